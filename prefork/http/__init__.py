@@ -1,0 +1,1 @@
+"""Pure HTTP/1.1: bytes in, values out; no socket, clock, log or environment."""

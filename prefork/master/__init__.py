@@ -1,0 +1,1 @@
+"""What runs only in the master: the supervisor, slots, listeners, signals."""

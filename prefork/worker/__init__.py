@@ -1,0 +1,1 @@
+"""What runs only in a worker: boot, the serve loop, connections, the gateway to the application."""
