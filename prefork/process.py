@@ -1,0 +1,160 @@
+"""Fork, wait and kill: the one home of these system calls.
+
+Master, mold and worker use it; nothing else in prefork calls ``os.fork``, ``os.wait*`` or ``os.kill``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants children of this process; see ``PR_SET_CHILD_SUBREAPER`` in prctl(2).
+
+    Not inherited by fork, kept across exec. Raises ``OSError``.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def fork() -> int:
+    """Fork; return 0 in the child.
+
+    CPython 3.12 and later warn when threads exist. An application that was preloaded although it has some
+    was told so already, and a warning that the application made an error must not stop the fork.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def spawn(main: Callable[[], int]) -> int:
+    """Fork a child that runs ``main`` and exits with what it returns; return the child's pid.
+
+    The child never returns into the caller's frames: whatever happens it ends with ``os._exit``.
+    """
+    pid = fork()
+    if pid == 0:
+        run_and_exit(main)
+    return pid
+
+
+def run_and_exit(main: Callable[[], int]) -> NoReturn:
+    """Run ``main`` and leave the process with what it returns, without the parent's exit handlers."""
+    status = 1
+    try:
+        status = main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # whatever happens, the parent's frames must not go on in the child
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+def spawn_orphan(main: Callable[[], int]) -> None:
+    """Fork a child of the nearest subreaper: through an intermediate that does nothing but fork and exit.
+
+    Waits for the intermediate. Raises ``OSError`` if either fork fails.
+    """
+    intermediate = fork()
+    if intermediate == 0:
+        status = 0
+        try:
+            if fork() == 0:
+                run_and_exit(main)
+        except OSError as error:
+            status = error.errno or 1
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(intermediate, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code > 0:
+        raise OSError(code, os.strerror(code))
+
+
+class Exit(NamedTuple):
+    """How a process ended: one of ``exit_status`` and ``signal`` is None."""
+
+    pid: int
+    exit_status: int | None
+    signal: str | None
+
+    @classmethod
+    def of(cls, pid: int, wait_status: int) -> Exit:
+        code = os.waitstatus_to_exitcode(wait_status)
+        return cls(pid, code, None) if code >= 0 else cls(pid, None, signal_name(-code))
+
+    def __str__(self) -> str:
+        return f"killed by {self.signal}" if self.signal else f"exit status {self.exit_status}"
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGKILL`` for 9; for a realtime signal ``SIGRTMIN+n``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}" if number > signal.SIGRTMIN else f"signal {number}"
+
+
+def ended_children() -> Iterator[int]:
+    """Yield the pid of each child that has ended and is not yet reaped.
+
+    The caller reaps it with ``reap`` before it asks for the next: until then the pid cannot be used again.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        yield found.si_pid
+
+
+def reap(pid: int) -> Exit:
+    """Take the exit status of a child that has ended."""
+    _, status = os.waitpid(pid, 0)
+    return Exit.of(pid, status)
+
+
+class Process:
+    """A child that may be signalled: by pidfd where possible, so that no later owner of the pid is hit."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._pidfd: int | None = os.pidfd_open(pid)
+        except OSError:
+            # Sandboxes forbid the call. We are the only reaper of our children, so the pid stays theirs.
+            self._pidfd = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal; a process that has ended already is no error."""
+        try:
+            if self._pidfd is None:
+                os.kill(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def close(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
