@@ -1,36 +1,63 @@
-# Everything a developer or a newcomer runs. `make demo` and `make test` do all the set-up themselves.
+# Everything a developer or a newcomer runs. Each target does its own set-up, in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make demo   install into $(VENV) and serve the example on http://127.0.0.1:8000"
-	@echo "make test   install the tools and run all checks and tests"
-	@echo "make check  the quick part: format, lint, types, shape"
+	@echo "make demo    serve the example shop on http://127.0.0.1:8000 and say what to try"
+	@echo "make test    run every check and test (part of them: make test ARGS='tests/config -k bomb')"
+	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
+	@echo "make docs    write the generated parts of docs/ again"
+	@echo "make bench   compare with other servers and write docs/performance.md (several minutes)"
+	@echo "make clean   remove what the other targets made"
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefork needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/apt ensurepip=python3-venv
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,test,example]"
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e ".[example]"
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[example]"
-	@touch $@
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) -e ".[dev,test,example]"
+	@touch $@ $(VENV)/.demo
 
 .PHONY: demo
 demo: $(VENV)/.demo
-	$(BIN)/prefork -c config/example.yaml
+	@$(BIN)/python examples/demo.py
 
 .PHONY: check
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m pytest -q tests/test_shape.py
 
 .PHONY: test
-test: check
-	$(BIN)/python -m pytest -n 2
+test: check apt
+	@.ci/test $(ARGS)
+
+# What the end-to-end tests run besides Python: command=package.
+.PHONY: apt
+apt:
+	@.ci/apt systemd-socket-activate=systemd unshare=util-linux ip=iproute2
+
+.PHONY: docs
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+
+.PHONY: bench
+bench: $(VENV)/.demo
+	@.ci/apt cc=gcc
+	$(BIN)/python -m bench
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) build dist var *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
