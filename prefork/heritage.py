@@ -1,0 +1,74 @@
+"""Heritage: all that a mold or worker inherits from the master, besides plain values.
+
+A child closes every descriptor that is not in its heritage, so that no lifeline, listener or channel is held
+by a process that does not know of it. The record is frozen and has a form that survives an exec.
+Used by master, mold and worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+
+_STANDARD = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedListener:
+    """A listening socket: its descriptor and the address as people write it."""
+
+    fd: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What a child of one pool and generation inherits; each ``int`` but ``generation`` is a descriptor."""
+
+    server: str
+    pool: str
+    generation: int
+    lifeline: int
+    """Read end of a pipe of which only the master holds the other end: at end-of-file the master is dead."""
+    doorbell: int
+    """Eventfd that wakes the master; see ``scoreboard``."""
+    channel: int
+    """The child's own channel to the master."""
+    listeners: tuple[InheritedListener, ...]
+    logs: tuple[int, ...]
+    """Descriptors of the log destinations."""
+
+    def descriptors(self) -> frozenset[int]:
+        """Return every descriptor that the child keeps."""
+        inherited = {listener.fd for listener in self.listeners}
+        return frozenset({*_STANDARD, self.lifeline, self.doorbell, self.channel, *inherited, *self.logs})
+
+    def with_channel(self, channel: int) -> Heritage:
+        """Return the heritage of a child of this child, which has a channel of its own."""
+        return replace(self, channel=channel)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Heritage:
+        fields = json.loads(text)
+        fields["listeners"] = tuple(InheritedListener(**listener) for listener in fields["listeners"])
+        fields["logs"] = tuple(fields["logs"])
+        return cls(**fields)
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every descriptor of the process that is not in ``keep``; see close_range(2).
+
+    Python objects of the parent that own a closed descriptor must stay referenced until the process exits:
+    their finalizers would close a number that may be in use again.
+    """
+    low = 0
+    for fd in sorted(keep):
+        if low < fd:
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(os.sysconf("SC_OPEN_MAX"), low))

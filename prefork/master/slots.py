@@ -1,0 +1,326 @@
+"""Slots: which workers a pool should have, and what to do about it.
+
+Pure: ``(event, now) -> actions``. No clock, no process, no randomness of its own; tests drive it with a fake
+clock. Runs in the master; ``pool.py`` carries the actions out. What one worker goes through is a table in
+``worker_states.py``; this module decides over a pool.
+
+A pool has ``wanted`` slots. A worker fills its slot while it is of the plan's generation, is not leaving, and
+has not been told to go. All that makes workers change places is one rule, applied after each event:
+
+- a slot that nobody fills gets a worker (after its back-off);
+- a worker that should go (of another generation, leaving, or of a slot that is no longer wanted) is retired
+  when its slot is filled by one that is *ready*. While a reload is not committed nobody is retired before the
+  gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
+- no more workers live at once than ``wanted + batch``, unless a slot is empty.
+
+A reload changes the plan, a rollback changes it back; a recycled worker is one that is leaving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from prefork.master.backoff import BackOff
+from prefork.master.plan import (
+    Action,
+    AllReady,
+    BackedOff,
+    BootFailed,
+    GateReached,
+    Plan,
+    React,
+    Spawn,
+    Worker,
+)
+from prefork.master.worker_states import ABORT_S, ACTIVE, REKILL_S, Event, Reaction, State, transition
+
+MOST_FAILURES_ON_TRIAL = 3
+"""A new generation whose workers die this often in one slot, though they got ready, is given up."""
+
+_FAULTS = frozenset({"boot-timeout", "request-deadline", "spawn-failed"})
+"""Reasons for which the master ended a worker that are the worker's own fault."""
+
+_TIMEOUTS = {
+    State.SPAWNING: "spawn-failed",
+    State.BOOTING: "boot-timeout",
+    State.DRAINING: "drain-timeout",
+}
+"""The reason that a passed deadline gives a worker, by the state it was in."""
+
+
+@dataclass(slots=True)
+class SlotTable:
+    """The workers of one pool. ``random`` returns a float in [0, 1)."""
+
+    plan: Plan
+    random: Callable[[], float]
+    wanted: int = field(init=False)
+    workers: dict[int, Worker] = field(init=False, default_factory=dict)
+    _previous: Plan | None = field(init=False, default=None)
+    """The plan to go back to, while a reload is not committed."""
+    _established: bool = field(init=False, default=False)
+    """The pool has served once."""
+    _gate_open: bool = field(init=False, default=True)
+    _announced: set[type] = field(init=False, default_factory=set)
+    _molds: set[int] = field(init=False, default_factory=set)
+    _backoffs: dict[int, BackOff] = field(init=False, default_factory=dict)
+    _stopping: bool = field(init=False, default=False)
+    _last_id: int = field(init=False, default=0)
+    _last_cell: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        self.wanted = self.plan.wanted
+
+    # Events of the pool
+
+    def mold_ready(self, generation: int, now: float) -> list[Action]:
+        """A mold can fork workers of this generation."""
+        self._molds.add(generation)
+        return self._settle(now)
+
+    def mold_gone(self, generation: int) -> None:
+        """No workers of this generation can be forked for now."""
+        self._molds.discard(generation)
+
+    def begin(self, plan: Plan, now: float) -> list[Action]:
+        """Start to roll to a new generation, whose mold is ready."""
+        self._previous, self.plan, self.wanted = self.plan, plan, plan.wanted
+        self._gate_open = False
+        self._announced.clear()
+        self._backoffs.clear()  # new code deserves a fresh start
+        return self.mold_ready(plan.generation, now)
+
+    def open_gate(self, now: float) -> list[Action]:
+        """Every pool has its first batch: old workers may go."""
+        self._gate_open = True
+        return self._settle(now)
+
+    def commit(self, now: float) -> list[Action]:
+        """The new generation has taken over: the last old workers may go, and there is no way back."""
+        self._previous = None
+        self._established = True
+        return self._settle(now)
+
+    def roll_back(self, now: float) -> list[Action]:
+        """Return to the plan before ``begin``; its mold still lives."""
+        if self._previous is None:
+            return []
+        self.plan, self._previous = self._previous, None
+        self.wanted = self.plan.wanted
+        self._gate_open = True
+        return self._settle(now)
+
+    def scale(self, wanted: int, now: float) -> list[Action]:
+        """Want another number of workers until the next reload."""
+        self.wanted = wanted
+        return self._settle(now)
+
+    def stop(self, deadline: float, reason: str, now: float) -> list[Action]:
+        """Retire everyone, until ``deadline``; nobody is spawned any more."""
+        self._stopping = True
+        actions: list[Action] = []
+        for worker in self.workers.values():
+            actions += self._happens(worker, Event.RETIRE, now, reason)
+            if worker.state is State.DRAINING:
+                worker.deadline = min(worker.deadline or deadline, deadline)
+        return actions
+
+    # Events of a worker
+
+    def hello(self, worker: Worker, pid: int, now: float) -> list[Action]:
+        worker.pid = pid
+        return self._happens(worker, Event.HELLO, now)
+
+    def ready(self, worker: Worker, now: float) -> list[Action]:
+        if worker.state is State.BOOTING:
+            worker.ready_at = now
+        return self._happens(worker, Event.READY, now) + self._settle(now)
+
+    def leave(self, worker: Worker, reason: str, now: float) -> list[Action]:
+        """Replace a worker: its successor is ready before it drains."""
+        worker.leaving = True
+        worker.reason = worker.reason or reason
+        return self._settle(now)
+
+    def overdue(self, worker: Worker, now: float) -> list[Action]:
+        """One of its requests passed its deadline."""
+        return self._happens(worker, Event.OVERDUE, now, "request-deadline") + self._settle(now)
+
+    def gone(self, worker: Worker, now: float) -> list[Action]:
+        """It died, or was never there (``LOST``)."""
+        if self.workers.pop(worker.id, None) is None:
+            return []
+        actions: list[Action] = []
+        unasked = worker.state in ACTIVE or worker.reason in _FAULTS
+        if unasked and not self._stopping:
+            backoff = self._backoff(worker.slot)
+            lived_s = now - worker.ready_at if worker.ready_at is not None else 0.0
+            delay_s = backoff.failed(now, lived_s, self.random())
+            if self._on_trial(worker) and (
+                worker.ready_at is None or backoff.failures >= MOST_FAILURES_ON_TRIAL
+            ):
+                return [BootFailed(worker)]
+            if delay_s:
+                actions.append(BackedOff(worker.slot, delay_s, backoff.failures))
+        return actions + self._settle(now)
+
+    def expire(self, now: float) -> list[Action]:
+        """Act on all deadlines that have passed."""
+        actions: list[Action] = []
+        for worker in list(self.workers.values()):
+            if worker.deadline is not None and worker.deadline <= now:
+                actions += self._happens(worker, Event.EXPIRE, now, _TIMEOUTS.get(worker.state))
+                if worker.state is State.LOST:
+                    actions += self.gone(worker, now)
+        return actions + self._settle(now)
+
+    def lose(self, worker: Worker, now: float) -> list[Action]:
+        """Its channel closed before a hello came: the spawn failed."""
+        if worker.state not in (State.SPAWNING, State.DOOMED):
+            return []
+        worker.reason = worker.reason or "spawn-failed"
+        return self._happens(worker, Event.EXPIRE, now) + self.gone(worker, now)
+
+    def postpone(self, by_s: float) -> None:
+        """Move every deadline: the master itself was suspended, so nobody is late."""
+        for worker in self.workers.values():
+            if worker.deadline is not None:
+                worker.deadline += by_s
+
+    def next_deadline(self) -> float | None:
+        """Return the instant at which ``expire`` should be called, or None."""
+        instants = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]
+        if not self._stopping and self.plan.generation in self._molds:
+            for index in range(self.wanted):
+                retry_at = self._backoff(index).retry_at
+                if retry_at is not None and not any(worker.fills for worker in self._in_slot(index)):
+                    instants.append(retry_at)
+        return min(instants, default=None)
+
+    # Questions
+
+    def ready_count(self, generation: int) -> int:
+        """Return how many workers of a generation are ready."""
+        return sum(w.state is State.READY and w.generation == generation for w in self.workers.values())
+
+    def filled_by_others(self, generation: int) -> bool:
+        """Tell whether a worker of another generation still lives."""
+        return any(worker.generation != generation for worker in self.workers.values())
+
+    # The rule
+
+    def _settle(self, now: float) -> list[Action]:
+        if self._stopping:
+            return []
+        actions = self._dismiss_unready(now) + self._fill(now)
+        complete = self._is_complete()
+        if self._previous is not None and self._batch_is_ready():
+            actions += self._announce(GateReached(self.plan.generation))
+        if complete and (self._previous is not None or not self._established):
+            return actions + self._announce(AllReady(self.plan.generation))
+        if self._gate_open:
+            actions += self._retire_replaced(now)
+        return actions
+
+    def _dismiss_unready(self, now: float) -> list[Action]:
+        """End those that should go and do not serve yet: nothing is lost with them."""
+        actions: list[Action] = []
+        for worker in self.workers.values():
+            if worker.state in (State.SPAWNING, State.BOOTING) and not self._is_wanted(worker):
+                actions += self._happens(worker, Event.RETIRE, now, worker.reason or "retired")
+        return actions
+
+    def _fill(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if self.plan.generation not in self._molds:
+            return actions
+        allowance = self.wanted + self.plan.batch - len(self.workers)
+        for index in range(self.wanted):
+            occupants = list(self._in_slot(index))
+            if any(self._is_wanted(worker) and worker.fills for worker in occupants):
+                continue
+            replaces = any(worker.state in ACTIVE for worker in occupants)
+            if not self._backoff(index).is_over(now) or (replaces and allowance <= 0):
+                continue
+            allowance -= 1
+            actions.append(Spawn(self._new_worker(index, now)))
+        return actions
+
+    def _retire_replaced(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for worker in self.workers.values():
+            if worker.state is not State.READY or self._is_wanted(worker):
+                continue
+            beyond = worker.slot >= self.wanted
+            if self._slot_is_ready(worker.slot) or (beyond and self._previous is None):
+                actions += self._happens(worker, Event.RETIRE, now, worker.reason or "retired")
+        return actions
+
+    def _announce(self, action: GateReached | AllReady) -> list[Action]:
+        """Say it once in a plan."""
+        if type(action) in self._announced:
+            return []
+        self._announced.add(type(action))
+        return [action]
+
+    def _happens(self, worker: Worker, event: Event, now: float, reason: str | None = None) -> list[Action]:
+        before = worker.state
+        worker.state, reaction = transition(before, event)
+        if worker.state is before and reaction is Reaction.NONE:
+            return []
+        worker.reason = worker.reason or reason
+        worker.deadline = self._deadline_of(worker, now)
+        return [] if reaction is Reaction.NONE else [React(worker, reaction)]
+
+    def _deadline_of(self, worker: Worker, now: float) -> float | None:
+        match worker.state:
+            case State.SPAWNING | State.DOOMED | State.BOOTING:
+                return worker.deadline  # one deadline from the order to ready
+            case State.DRAINING:
+                return now + self.plan.graceful_s
+            case State.ABORTING:
+                return now + ABORT_S
+            case State.KILLED:
+                return now + REKILL_S
+        return None
+
+    def _new_worker(self, slot: int, now: float) -> Worker:
+        self._last_id += 1
+        worker = Worker(
+            self._last_id, slot, self.plan.generation, self._free_cell(), now, now + self.plan.boot_s
+        )
+        self.workers[worker.id] = worker
+        return worker
+
+    def _free_cell(self) -> int:
+        """Return a cell nobody uses; the last one used comes last, for a lost spawn may still write."""
+        used = {w.cell for w in self.workers.values() if w.generation == self.plan.generation}
+        cell = (self._last_cell + 1) % self.plan.cells
+        while cell in used:
+            cell = (cell + 1) % self.plan.cells
+        self._last_cell = cell
+        return cell
+
+    def _is_wanted(self, worker: Worker) -> bool:
+        return worker.generation == self.plan.generation and not worker.leaving and worker.slot < self.wanted
+
+    def _slot_is_ready(self, index: int) -> bool:
+        return any(self._is_wanted(w) and w.state is State.READY for w in self._in_slot(index))
+
+    def _is_complete(self) -> bool:
+        return all(self._slot_is_ready(index) for index in range(self.wanted))
+
+    def _batch_is_ready(self) -> bool:
+        return self.ready_count(self.plan.generation) >= min(self.plan.batch, self.wanted)
+
+    def _in_slot(self, index: int) -> Iterator[Worker]:
+        return (worker for worker in self.workers.values() if worker.slot == index)
+
+    def _backoff(self, index: int) -> BackOff:
+        return self._backoffs.setdefault(index, BackOff())
+
+    def _on_trial(self, worker: Worker) -> bool:
+        """Tell whether it belongs to a generation that has not taken over yet."""
+        uncommitted = self._previous is not None or not self._established
+        return uncommitted and worker.generation == self.plan.generation
