@@ -1,0 +1,66 @@
+"""What the serve loop and the gateway hand each other for one request; runs only in a worker.
+
+The serve loop reads and writes the connection, the gateway runs the application; they meet at these
+types and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prefork.http.head import Head
+
+Environ = dict[str, Any]
+
+
+class ClientGone(ConnectionError):
+    """The client closed or reset the connection, or stopped reading for longer than ``timeouts.send``."""
+
+
+class Request:
+    """One complete request. A connection may own one and fill it again for each request."""
+
+    __slots__ = ("base", "body", "head", "keep_alive")
+
+    head: Head
+    body: bytes
+    """The complete body, with the chunks already taken off."""
+    base: Environ
+    """The connection's part of the environ, from ``Gateway.connection_environ``: copied, never changed."""
+    keep_alive: bool
+    """May the server keep the connection? Read when the response's head is sent, so a drain that begins
+    while the application runs still becomes ``Connection: close``."""
+
+    def __init__(self, head: Head, body: bytes, base: Environ, keep_alive: bool = True) -> None:
+        self.head = head
+        self.body = body
+        self.base = base
+        self.keep_alive = keep_alive
+
+
+class Writer(Protocol):
+    """The way back to the client."""
+
+    def write(self, data: bytes | Sequence[bytes]) -> None:
+        """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
+
+        May block for as long as the buffer is full and the client makes progress. Raises ``ClientGone``.
+        """
+
+    def abort(self) -> None:
+        """Reset the connection, so that the client can tell: a plain end looks complete on HTTP/1.0.
+
+        What was written and not sent is dropped. Never raises. ``Gateway.respond`` then returns False.
+        """
+
+
+class ThreadCell(Protocol):
+    """The scoreboard cell of the thread that runs the application."""
+
+    def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
+        """Publish the request; return its start in monotonic ns."""
+
+    def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
+        """Count the request; return the elapsed ns."""
