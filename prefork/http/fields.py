@@ -13,6 +13,9 @@ from prefork.http.refusal import BadRequest, shown
 _LINE = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n"
 _BLOCK = re.compile(f"(?:{_LINE})*+")
 
+# What no line can contain. A CR at the very end may still get its LF.
+_BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -56,13 +59,7 @@ class Fields(NamedTuple):
 
 def parse_fields(block: bytes, max_fields: int) -> Fields:
     """Parse the lines of ``block``, each with its line end. Raises ``BadRequest`` 400, 431 or 501."""
-    text = block.decode("latin-1")
-    if _BLOCK.fullmatch(text) is None:
-        raise BadRequest(400, _what_is_wrong(block))
-    lines = text.split("\r\n")
-    if len(lines) - 1 > max_fields:
-        raise BadRequest(431, f"more than {max_fields} header fields")
-    lines.pop()
+    lines = _lines(block, max_fields)
     environ: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
@@ -78,6 +75,31 @@ def parse_fields(block: bytes, max_fields: int) -> Fields:
         else:
             environ[key] = value
     return _understood(environ)
+
+
+def is_broken(unfinished: bytes | bytearray, start: int) -> bool:
+    """Tell whether no continuation can make ``unfinished`` right from ``start`` on.
+
+    So a TLS hello or bare line feeds are refused at once and not at the deadline.
+    """
+    return _BROKEN.search(unfinished, start) is not None
+
+
+def field_names(block: bytes, max_fields: int) -> list[str]:
+    """Check ``block`` as ``parse_fields`` does and return the names only: all that is wanted of trailers."""
+    return [line.partition(":")[0] for line in _lines(block, max_fields)]
+
+
+def _lines(block: bytes, max_fields: int) -> list[str]:
+    """Split ``block`` into lines, each of which is surely a field."""
+    text = block.decode("latin-1")
+    if _BLOCK.fullmatch(text) is None:
+        raise BadRequest(400, _what_is_wrong(block))
+    lines = text.split("\r\n")
+    lines.pop()
+    if len(lines) > max_fields:
+        raise BadRequest(431, f"more than {max_fields} header fields")
+    return lines
 
 
 def _combined(key: str, first: str, second: str) -> str:

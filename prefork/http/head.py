@@ -6,12 +6,11 @@ the RFC the comment says so; ``docs/supported-http.md`` is the same list for use
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prefork.http.fields import Fields, parse_fields
+from prefork.http.fields import Fields, is_broken, parse_fields
 from prefork.http.memo import Memo
 from prefork.http.refusal import BadRequest, shown
 from prefork.http.target import RequestLine, is_authority, parse_request_line
@@ -61,10 +60,6 @@ _MAX_EMPTY_LINES_BYTES = 8
 _MEMO_BYTES = 2048
 _MEMO_ENTRIES = 256
 
-# What no head can contain, so that a broken one (a TLS hello, bare line feeds) is refused at once and not at
-# the deadline. A CR at the very end may still get its LF.
-_BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
-
 
 class HeadParser:
     """Parses the heads of one server. It remembers, so one instance should serve all connections."""
@@ -85,7 +80,7 @@ class HeadParser:
         if end >= 0:
             return end + 4
         self._check_sizes(buffer, begin)
-        if _BROKEN.search(buffer, max(begin, start - 1)):
+        if is_broken(buffer, max(begin, start - 1)):
             raise BadRequest(
                 400, f"control byte or bare line end in the head: {shown(bytes(buffer[begin:]))}"
             )

@@ -1,23 +1,135 @@
-"""The gateway to the application: PEP 3333 in full; runs only in a worker."""
+"""The gateway to the application: PEP 3333 in full.
+
+Runs only in a worker, in whichever thread serves the request.
+"""
 
 from __future__ import annotations
 
-from prefork.worker.exchange import Environ, Request, ThreadCell, Writer
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from io import BytesIO
+from time import time
+from typing import Any
+
+from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
+from prefork.tracebacks import application_traceback
+from prefork.worker.environ import ErrorStream, base_environ, connection_environ
+from prefork.worker.exchange import ClientGone, Environ, Log, Request, ThreadCell, Writer
+from prefork.worker.response import Response
+
+Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class Gateway:
-    """Runs the application for complete requests and frames what it answers."""
+    """Runs the application and frames what it answers; one for all threads of a worker."""
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        log: Log,
+        multithread: bool = False,
+        root_path: str = "",
+        server_header: str | None = "prefork",
+    ) -> None:
+        self.app = app
+        self.log = log
+        self.encoder = HeadEncoder()
+        self._base = base_environ(ErrorStream(log), root_path, multithread)
+        self._root_path: str = self._base["SCRIPT_NAME"]
+        self._server_line = f"Server: {server_header}\r\n".encode("latin-1") if server_header else b""
+        self._stamp = (0, b"", b"")
 
     def connection_environ(
         self, server_name: str, server_port: str, remote_addr: str, remote_port: str, scheme: str = "http"
     ) -> Environ:
         """Return the environ that all requests of one connection share. Empty strings: not known."""
-        raise NotImplementedError
+        return connection_environ(self._base, server_name, server_port, remote_addr, remote_port, scheme)
 
     def respond(self, request: Request, writer: Writer, cell: ThreadCell) -> bool:
-        """Run the application for ``request``; return whether the connection may be kept."""
-        raise NotImplementedError
+        """Run the application for ``request``; return whether the connection may be kept.
+
+        Never raises: whatever the application does is logged and answered, or the connection is cut.
+        """
+        head = request.head
+        environ = request.base.copy()
+        environ.update(head.environ)
+        environ["wsgi.input"] = BytesIO(request.body)
+        if head.chunked:
+            environ["CONTENT_LENGTH"] = str(len(request.body))
+        if self._root_path:
+            self._strip_root(environ)
+        response = Response(self, request, writer)
+        body: Iterable[bytes] | None = None
+        start_ns = cell.enter(head.request_line)
+        # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
+        try:
+            body = self.app(environ, response.start_response)
+            response.send_body(body)
+        except BaseException as error:
+            self._fail(request, response, writer, error)
+        close = getattr(body, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException as error:
+                self._report(request, "close() of the response raised", error)
+        encoded = response.encoded
+        cell.leave(head.method, encoded.code if encoded else 500, start_ns, response.sent_bytes)
+        return response.keep_alive
 
     def refuse(self, status: int, reason: str) -> bytes:
-        """Return the complete answer for a request that does not reach the application; close after it."""
-        raise NotImplementedError
+        """Return the complete answer to a request that does not reach the application; close after it."""
+        return own_response(status, reason, self.server_lines(None), False, connection_line(False, True))
+
+    def server_lines(self, encoded: EncodedHead | None) -> bytes:
+        """Return Date, Server and the blank line; without what the application set itself."""
+        now = int(time())
+        second, date_line, both = self._stamp
+        if now != second:
+            date_line = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
+            both = date_line + self._server_line + b"\r\n"
+            # One assignment: other threads see the old values or the new ones.
+            self._stamp = (now, date_line, both)
+        if encoded is None or not (encoded.has_date or encoded.has_server):
+            return both
+        lines = b"" if encoded.has_date else date_line
+        return lines + b"\r\n" if encoded.has_server else lines + self._server_line + b"\r\n"
+
+    def _strip_root(self, environ: Environ) -> None:
+        """Split the path at ``root_path``, which is in SCRIPT_NAME; a proxy may have taken it off already."""
+        path, root = environ["PATH_INFO"], self._root_path
+        if path == root or path.startswith(root + "/"):
+            environ["PATH_INFO"] = path[len(root) :]
+
+    def _fail(self, request: Request, response: Response, writer: Writer, error: BaseException) -> None:
+        """Answer 500 if nothing was sent, else cut the connection so that the client can tell."""
+        if response.client_gone:
+            head = request.head
+            self.log.debug(
+                "client-gone",
+                "the client left before its response was sent",
+                method=head.method,
+                target=head.target,
+            )
+            return
+        self._report(request, "the application raised", error)
+        if response.head_sent:
+            response.keep_alive = False
+            if not response.is_complete():
+                writer.abort()
+            return
+        try:
+            response.send_error()
+        except ClientGone:
+            pass
+
+    def _report(self, request: Request, what: str, error: BaseException) -> None:
+        head = request.head
+        self.log.error(
+            "request-failed",
+            f"{what} {type(error).__name__}: {head.method} {head.target}",
+            method=head.method,
+            target=head.target,
+            traceback=application_traceback(error),
+        )

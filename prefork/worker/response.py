@@ -1,0 +1,165 @@
+"""One response: PEP 3333's ``start_response`` and ``write()``, framed for the wire; runs only in a worker.
+
+Its states: nothing yet, started (``start_response`` was called), head sent, complete. The head is held back
+until the first block that is not empty, so that an error before it can still become a 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from prefork.http.chunked import LAST_CHUNK, chunk
+from prefork.http.response import EncodedHead, Headers, connection_line, frame
+from prefork.worker.exchange import ClientGone, Request, Writer
+
+if TYPE_CHECKING:
+    from prefork.worker.gateway import Gateway
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+# Up to this size copying a block behind its head is cheaper than sending from two places.
+_JOIN_BYTES = 16 * 1024
+
+
+class Response:
+    """The response to one request; new for each, so that a ``start_response`` kept too long is harmless."""
+
+    # Defaults of the class: what a short response does not touch costs it nothing.
+    encoded: EncodedHead | None = None
+    headers: Headers = []  # noqa: RUF012 (replaced, never changed)
+    head_sent = False
+    keep_alive = False
+    """What the head told the client."""
+    sent_bytes = 0
+    """Of the body, without its framing."""
+    client_gone = False
+    _chunked = False
+    _left_bytes: int | None = None
+    """Of the Content-Length; None while it is not known, and when there is none."""
+    _full = False
+    """Nothing more will be sent: the rest of the body is not wanted."""
+
+    def __init__(self, gateway: Gateway, request: Request, writer: Writer) -> None:
+        self._gateway = gateway
+        self._request = request
+        self._writer = writer
+
+    def start_response(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """The application's ``start_response`` (PEP 3333). Raises what is wrong with its arguments."""
+        if exc_info is not None:
+            try:
+                if self.head_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no cycle through this frame
+        elif self.encoded is not None:
+            raise RuntimeError("start_response was called a second time without exc_info")
+        self.encoded = self._gateway.encoder.encode(status, headers)
+        self.headers = headers
+        return self.write
+
+    def write(self, block: bytes) -> None:
+        """The application's ``write()`` (PEP 3333), and the way of every block of an iterable."""
+        if not isinstance(block, bytes):
+            raise TypeError(f"the body must consist of bytes, not {type(block).__name__}: {block!r:.100}")
+        if not block:
+            return
+        if not self.head_sent:
+            self._send_head(None, block)
+        elif payload := self._framed(block):
+            self._write(payload)
+
+    def send_body(self, body: Iterable[bytes]) -> None:
+        """Send what the application returned, and end the response."""
+        if type(body) is list or type(body) is tuple:
+            self._send_whole(body)
+        else:
+            for block in body:
+                self.write(block)
+                if self._full:
+                    break
+        if not self.head_sent:
+            self._send_head(0, b"")
+        if self._chunked:
+            self._write(LAST_CHUNK)
+        elif self._left_bytes:
+            self.keep_alive = False
+            self._warn(
+                "response-short", f"the body is {self._left_bytes} bytes shorter than its Content-Length"
+            )
+
+    def send_error(self) -> None:
+        """Send a 500 instead of what the application began."""
+        self.headers = [("Content-Type", "text/plain; charset=utf-8")]
+        self.encoded = self._gateway.encoder.encode("500 Internal Server Error", self.headers)
+        self._send_whole([b"500 Internal Server Error\n"])
+
+    def is_complete(self) -> bool:
+        """Tell whether the client has, or will have, a whole response, whatever goes wrong now."""
+        return self.head_sent and self._left_bytes == 0
+
+    def _send_whole(self, blocks: Sequence[bytes]) -> None:
+        """Send a body that is all there, so that its length is known."""
+        if len(blocks) == 1 and isinstance(blocks[0], bytes):
+            block = blocks[0]
+        else:
+            for block in blocks:
+                if not isinstance(block, bytes):
+                    self.write(block)
+            block = b"".join(blocks)
+        if self.head_sent:
+            self.write(block)
+        else:
+            self._send_head(len(block), block)
+
+    def _send_head(self, known_length: int | None, block: bytes) -> None:
+        """Send the head and the first block together."""
+        encoded = self.encoded
+        if encoded is None:
+            raise RuntimeError("start_response was not called before the body")
+        head = self._request.head
+        modern = head.version == (1, 1)
+        framing = frame(encoded, head.method == "HEAD", modern, known_length)
+        self._chunked = framing.chunked
+        self._left_bytes = framing.length
+        self._full = framing.bodiless
+        keep = head.keep_alive and self._request.keep_alive and framing.ends
+        self.keep_alive = keep
+        self.head_sent = True
+        data = b"".join(
+            (encoded.lines, framing.line, connection_line(keep, modern), self._gateway.server_lines(encoded))
+        )
+        payload = self._framed(block)
+        self._write(data + payload if len(payload) <= _JOIN_BYTES else (data, payload))
+
+    def _framed(self, block: bytes) -> bytes:
+        """Return what of ``block`` goes to the wire, as it goes there; count it."""
+        if self._full:
+            return b""
+        if self._chunked:
+            self.sent_bytes += len(block)
+            return chunk(block)
+        if self._left_bytes is not None:
+            if len(block) > self._left_bytes:
+                self._full = True
+                self._warn("response-long", "the body is longer than its Content-Length; the rest is cut off")
+                block = block[: self._left_bytes]
+            self._left_bytes -= len(block)
+        self.sent_bytes += len(block)
+        return block
+
+    def _write(self, data: bytes | tuple[bytes, bytes]) -> None:
+        try:
+            self._writer.write(data)
+        except ClientGone:
+            self.client_gone = True
+            self.keep_alive = False
+            raise
+
+    def _warn(self, event: str, message: str) -> None:
+        head = self._request.head
+        self._gateway.log.warning(event, message, method=head.method, target=head.target)
