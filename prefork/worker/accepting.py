@@ -1,0 +1,130 @@
+"""Taking connections from the shared listeners; used by the serve loop in a worker's main thread.
+
+Each listener is in the epoll with ``EPOLLEXCLUSIVE``, so the kernel wakes one idle worker for a connection.
+That worker must not let it lie: it takes first, then serves, and takes only one, since its siblings are woken
+for the others. A worker that cannot serve a new connection at once takes its listeners out of the epoll, for
+any of the ``reasons`` at a time, and tries to take once more in case it had just been woken.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from prefork.worker.loop import Loop
+
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+PAUSE_S = 0.5
+"""How long to stop accepting when the system cannot give one more descriptor."""
+
+
+class Log(Protocol):
+    """The part of ``prefork.log.Log`` that is needed here."""
+
+    def error(self, event: str, message: str, **fields: Any) -> None: ...
+
+
+class Acceptor:
+    """The listeners of a worker, and the connections taken from them that are not yet served."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listeners: Sequence[socket.socket],
+        get_request: Callable[[socket.socket], tuple[socket.socket, Any]],
+        make_room: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self.listening: dict[int, socket.socket] = {}
+        """The listeners that are in the epoll now; none while there is a reason not to accept."""
+        self.taken: deque[tuple[socket.socket, Any, socket.socket]] = deque()
+        self.reasons: set[str] = set()
+        self._listeners = list(listeners)
+        self._loop = loop
+        self._get_request = get_request
+        self._make_room = make_room
+        self._log = log
+        self._pause = loop.deadlines(PAUSE_S, self.release)
+        self._short_of_descriptors = False
+        for listener in listeners:
+            listener.setblocking(False)
+            if listener.family != socket.AF_UNIX:
+                # Accepted sockets inherit it, which saves a call for each. A response goes out in one write.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._register()
+
+    def take(self, listener: socket.socket) -> bool:
+        """Take one connection; return whether there was one."""
+        try:
+            request, address = self._get_request(listener)
+            self.taken.append((request, address, listener))
+        except (BlockingIOError, ConnectionAbortedError):
+            # A sibling was faster, or the client has given up.
+            return False
+        except OSError as error:
+            if error.errno not in OUT_OF_DESCRIPTORS:
+                raise
+            self._out_of_descriptors(error)
+            return False
+        self._short_of_descriptors = False
+        return True
+
+    def hold(self, reason: str) -> None:
+        """Accept no more until this reason is released."""
+        if not self.reasons:
+            self._unregister()
+        self.reasons.add(reason)
+
+    def release(self, reason: str) -> None:
+        """Withdraw a reason; with the last one accepting begins again."""
+        if reason in self.reasons:
+            self.reasons.discard(reason)
+            if not self.reasons:
+                self._register()
+
+    def take_rest(self) -> None:
+        """Take all that the kernel has accepted. The caller has seen to it that no more come."""
+        for listener in self._listeners:
+            while self.take(listener):
+                pass
+
+    def close(self) -> None:
+        """Leave the listeners to the other workers."""
+        if not self.reasons:
+            self._unregister()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    def _register(self) -> None:
+        for listener in self._listeners:
+            self._loop.epoll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            self.listening[listener.fileno()] = listener
+
+    def _unregister(self) -> None:
+        listening, self.listening = self.listening, {}
+        for listener in listening.values():
+            self._loop.epoll.unregister(listener)
+        for listener in listening.values():
+            self.take(listener)
+
+    def _out_of_descriptors(self, error: OSError) -> None:
+        """Close an idle connection for the new one, or let the siblings have it and pause: never spin."""
+        if not self._short_of_descriptors:
+            self._short_of_descriptors = True
+            self._log.error(
+                "out-of-descriptors",
+                f"cannot accept a connection: {error.strerror}; raise the limit of open files (ulimit -n) "
+                "or lower limits.connections",
+            )
+        if error.errno == errno.EMFILE and self._make_room():
+            return
+        self._pause.start("descriptors")
+        self.hold("descriptors")

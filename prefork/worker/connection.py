@@ -1,0 +1,351 @@
+"""One client connection, from accept to close: a state machine in a worker.
+
+Who owns a connection, and may touch its socket and its fields:
+
+===========  ==========  ===================================================  ====================
+state        owner       waits for                                            deadline
+===========  ==========  ===================================================  ====================
+IDLE         loop        the first byte of a request                          ``keep_alive``
+HEAD         loop        the rest of a head; holds its raw bytes, no parser   ``head``
+BODY         loop        the rest of a body; each byte is progress            ``body``
+NEXT         loop        its turn: the next request was pipelined             none
+RUNNING      the thread  the application                                      the request's own
+             it runs in
+FLUSHING     loop        a slow reader; each byte taken is progress           ``send``
+LINGERING    loop        the client's end-of-file, after our own              ``linger``
+CLOSED       nobody
+===========  ==========  ===================================================  ====================
+
+The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
+(``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
+on: when a RUNNING connection becomes readable, or is hung up, the loop takes it out of the epoll instead of
+touching it (or it would be told again and again), and ``finish`` puts it back. Two fields may cross:
+``request.keep_alive``, which a drain turns off while the application runs, and nothing depends on which side
+is faster.
+
+A state changes before the call that makes it true returns to the loop, and every handler checks the state. So
+an event that is older than the state, or belongs to an earlier socket of the same number, does no harm.
+
+In states IDLE and HEAD all there is to the client is ``raw`` and the socket: it could be served by another
+worker.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from enum import Enum, auto
+from socket import MSG_DONTWAIT
+from typing import TYPE_CHECKING, Any
+
+from prefork.http.refusal import BadRequest
+from prefork.worker.body import IncomingBody
+from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
+from prefork.worker.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from prefork.http.head import Head
+    from prefork.worker.http_server import HTTPServer
+
+RECEIVE_BYTES = 64 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class State(Enum):
+    """See the table at the top of the module."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    NEXT = auto()
+    RUNNING = auto()
+    FLUSHING = auto()
+    LINGERING = auto()
+    CLOSED = auto()
+
+
+_IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
+
+
+class Connection(Outgoing):
+    """A client's connection to the web server."""
+
+    __slots__ = (
+        "_body",
+        "_watched",
+        "address",
+        "base",
+        "cell",
+        "fd",
+        "keep",
+        "raw",
+        "request",
+        "server",
+        "state",
+    )
+
+    def __init__(self, server: HTTPServer, sock: socket.socket, address: Any, base: Environ) -> None:
+        super().__init__(sock, server.response_memory_bytes, server.sending.timeout_s)
+        self.server = server
+        self.address = address
+        self.base = base
+        self.fd = sock.fileno()
+        self.state = _IDLE
+        self.raw = b""
+        """Received and not yet used: an incomplete head, or what was pipelined."""
+        self.request: Request | None = None
+        self._body: IncomingBody | None = None
+        self._watched = False
+        self.cell: ThreadCell = server.main_cell
+        """The scoreboard cell of the thread that owns the connection while it is RUNNING."""
+        self.keep = False
+        """Is the connection to live on after the response that is under way?"""
+
+    def start(self) -> None:
+        """Begin with the connection just accepted: often its first request is already here."""
+        self.on_readable(0)
+        if self.state is _IDLE and not self._watched:
+            self._park()
+
+    def on_readable(self, events: int) -> None:
+        """Receive once. Called by the loop, perhaps without cause."""
+        if self.state is _RUNNING:
+            self._unwatch()
+            return
+        if self.state is _NEXT:
+            return
+        try:
+            data = self.sock.recv(RECEIVE_BYTES, MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            # Nothing complete is waiting, since a complete request is never left unanswered. A half-received
+            # one can never be completed.
+            self.close()
+        elif self._body is not None:
+            self._receive_body(data)
+        elif self.state is not _LINGERING:
+            self._receive_head(data)
+
+    def finish(self) -> None:
+        """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
+        if self.gone:
+            self.close()
+        elif self.output_bytes:
+            self.state = _FLUSHING
+            self._watch(self._on_writable, select.EPOLLOUT)
+            self.server.sending.start(self)
+        elif not self.keep:
+            self._end()
+        elif self.raw:
+            self.state = _NEXT
+            self.server.loop.soon.append(self._next)
+        else:
+            self._park()
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer without the application, then close."""
+        server = self.server
+        self.raw = b""
+        self._body = None
+        server.note_refusal(self, status, reason)
+        try:
+            self.write(server.gateway.refuse(status, reason))
+        except ClientGone:
+            pass
+        self.keep = False
+        self.finish()
+
+    def close(self) -> None:
+        """Close at once; with unsent output or unread input the client may see a reset."""
+        if self.state is _CLOSED:
+            return
+        self._unwatch()
+        self.server.forget(self)
+        self.state = _CLOSED
+        self.request = self._body = None
+        self.raw = b""
+        self._drop_output()
+        self.sock.close()
+
+    # What the deadlines call. Each looks once more: while the loop was in the application, bytes may have
+    # come.
+
+    def expire_idle(self) -> None:
+        self.on_readable(0)
+        if self.state is _IDLE and self not in self.server.keep_alive.entries:
+            self.close()
+
+    def expire_head(self) -> None:
+        self.on_readable(0)
+        if self.state is _HEAD and self not in self.server.head.entries:
+            self.refuse(408, "the head of the request did not arrive in time")
+
+    def expire_body(self) -> None:
+        self.on_readable(0)
+        if self.state is _BODY and self not in self.server.body.entries:
+            self.refuse(408, "the body of the request stopped arriving")
+
+    def expire_sending(self) -> None:
+        self._on_writable(0)
+        if self.state is _FLUSHING and self not in self.server.sending.entries:
+            self.abort()
+            self.close()
+
+    # Receiving.
+
+    def _receive_head(self, data: bytes) -> None:
+        known = len(self.raw)
+        buffer = self.raw + data if known else data
+        server = self.server
+        if self.state is _IDLE:
+            server.keep_alive.stop(self, None)
+        try:
+            end = server.find_end(buffer, known)
+            if end < 0:
+                self.raw = buffer
+                if self.state is not _HEAD:
+                    self.state = _HEAD
+                    self._watch(self.on_readable)
+                    server.head.start(self)
+                return
+            if self.state is _HEAD:
+                server.head.stop(self, None)
+            head = server.parse_head(buffer[:end])
+            self.raw = rest = buffer[end:]
+            if head.chunked or head.content_length:
+                self._begin_body(head, rest)
+                return
+        except BadRequest as refusal:
+            server.head.stop(self, None)
+            self.refuse(refusal.status, refusal.reason)
+            return
+        self._run(head, b"")
+
+    def _begin_body(self, head: Head, received: bytes) -> None:
+        self.raw = b""
+        body = IncomingBody(head, self.server.limits)
+        if body.feed(received):
+            self.raw = body.rest
+            self._run(head, body.take())
+            return
+        self._body = body
+        self.state = _BODY
+        self._watch(self.on_readable)
+        self.server.body.start(self)
+        if head.expect_continue and not received:
+            try:
+                self.write(CONTINUE)
+            except ClientGone:
+                self.close()
+
+    def _receive_body(self, data: bytes) -> None:
+        body = self._body
+        assert body is not None
+        try:
+            complete = body.feed(data)
+        except BadRequest as refusal:
+            self.server.body.stop(self, None)
+            self.refuse(refusal.status, refusal.reason)
+            return
+        if not complete:
+            self.server.body.start(self)
+            return
+        self.server.body.stop(self, None)
+        self._body = None
+        self.raw = body.rest
+        self._run(body.head, body.take())
+
+    def _next(self) -> None:
+        if self.state is _NEXT:
+            self.state = _IDLE
+            raw, self.raw = self.raw, b""
+            self._receive_head(raw)
+
+    # Handing over to the application, and what comes after it.
+
+    def _run(self, head: Head, body: bytes) -> None:
+        server = self.server
+        # While a drain closes connections, what the client has pipelined is answered before.
+        keep = not server.draining or bool(self.raw)
+        request = self.request
+        if request is None:
+            self.request = Request(head, body, self.base, keep)
+        else:
+            request.head = head
+            request.body = body
+            request.keep_alive = keep
+        self.state = _RUNNING
+        server.dispatch(self)
+
+    def _park(self) -> None:
+        self.state = _IDLE
+        if not self._watched:
+            self._watch(self.on_readable)
+        request = self.request
+        if request is not None and request.body:
+            request.body = b""
+        self.server.keep_alive.start(self)
+
+    def _on_writable(self, events: int) -> None:
+        if self.state is not _FLUSHING:
+            return
+        try:
+            progress = self.flush()
+        except ClientGone:
+            self.close()
+            return
+        if self.output_bytes:
+            if progress:
+                self.server.sending.start(self)
+            return
+        self.server.sending.stop(self, None)
+        self._watch(self.on_readable)
+        self.finish()
+
+    def _end(self) -> None:
+        """Close without destroying the response: a close on unread bytes would reset it away.
+
+        A client that asked for the close sends nothing more; if nothing is unread, the close is safe.
+        """
+        request = self.request
+        if request is not None and not request.head.keep_alive and not self.raw:
+            try:
+                if not self.sock.recv(1, MSG_DONTWAIT):
+                    self.close()
+                    return
+            except BlockingIOError:
+                self.close()
+                return
+            except OSError:
+                self.close()
+                return
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.state = _LINGERING
+        self.raw = b""
+        self.request = None
+        self._watch(self.on_readable)
+        self.server.linger.start(self)
+
+    # The epoll. On the fast path nothing of this is called.
+
+    def _watch(self, handler: Any, events: int = select.EPOLLIN) -> None:
+        loop = self.server.loop
+        if not self._watched:
+            self._watched = True
+            loop.watch(self.fd, handler, events)
+        elif loop.handlers[self.fd] != handler:
+            loop.handlers[self.fd] = handler
+            loop.epoll.modify(self.fd, events)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self.server.loop.unwatch(self.fd)

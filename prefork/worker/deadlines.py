@@ -1,0 +1,61 @@
+"""Deadlines of connections: one queue for each kind of timeout; used by the serve loop of a worker.
+
+All that wait in one queue wait equally long, so the order of insertion is the order of expiry: starting and
+stopping are one operation each on an ordered dict, the nearest deadline is its first entry, and nothing is
+sorted or scanned. (A plain dict is as fast but scans the holes that removed first entries leave: 3 µs with
+10,000 of them.) Instants are ``time.monotonic()``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+NEVER = float("inf")
+"""The instant that does not come."""
+
+
+class Deadlines(Generic[T]):
+    """Things that expire ``timeout_s`` after their start; with 0 they never do."""
+
+    __slots__ = ("entries", "expire", "stop", "timeout_s")
+
+    def __init__(self, timeout_s: float, expire: Callable[[T], None]) -> None:
+        self.timeout_s = timeout_s
+        self.expire = expire
+        """Called with each thing that is over, after it was taken out."""
+        self.entries: OrderedDict[T, float] = OrderedDict()
+        self.stop: Callable[[T, None], float | None] = self.entries.pop
+        """``stop(thing, None)``: the dict's own method, since every request calls it."""
+
+    def start(self, thing: T) -> None:
+        """Give ``thing`` its full time from now on, also if it had been started before."""
+        timeout_s = self.timeout_s
+        entries = self.entries
+        entries.pop(thing, None)
+        entries[thing] = monotonic() + timeout_s if timeout_s else NEVER
+
+    def run(self, now: float) -> None:
+        """Expire what is due at ``now``."""
+        entries = self.entries
+        while entries:
+            thing, due = next(iter(entries.items()))
+            if due > now:
+                break
+            del entries[thing]
+            self.expire(thing)
+
+
+def nearest(queues: list[Deadlines[T]]) -> float:
+    """Return the first instant at which any of ``queues`` is due; infinity for never."""
+    first = NEVER
+    for queue in queues:
+        if queue.entries:
+            due = next(iter(queue.entries.values()))
+            if due < first:
+                first = due
+    return first

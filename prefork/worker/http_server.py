@@ -1,0 +1,203 @@
+"""The web server of a worker: connections on the serve loop, complete requests to the gateway.
+
+Runs in a worker's main thread; only ``work`` runs in application threads, when there are any.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from prefork.http.head import HeadLimits, HeadParser
+from prefork.worker.connection import Connection, State
+from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
+from prefork.worker.gateway import Gateway
+from prefork.worker.server import Cell, Log, Server, shown_address
+
+LINGER_S = 2.0
+"""How long to read and drop what a client still sends after our last response."""
+
+QUIET_S = 1.0
+"""While draining, a connection that is idle for so long is closed; a request may have been on its way."""
+
+
+class Timeouts(Protocol):
+    """``timeouts`` of the config, in seconds; 0 for none."""
+
+    @property
+    def keep_alive(self) -> float: ...
+
+    @property
+    def head(self) -> float: ...
+
+    @property
+    def body(self) -> float: ...
+
+    @property
+    def send(self) -> float: ...
+
+
+class Limits(Protocol):
+    """``limits`` of the config, in bytes or numbers."""
+
+    @property
+    def request_line(self) -> int: ...
+
+    @property
+    def fields(self) -> int: ...
+
+    @property
+    def head(self) -> int: ...
+
+    @property
+    def body(self) -> int: ...
+
+    @property
+    def response_memory(self) -> int: ...
+
+    @property
+    def connections(self) -> int: ...
+
+
+class HTTPServer(Server):
+    """Serve HTTP/1.1; the application runs only for complete requests.
+
+    ``before_wait`` is called in each turn of the loop: what is buffered, such as the access log, is written
+    there."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        log: Log,
+        cell: Cell,
+        gateway: Gateway,
+        *,
+        timeouts: Timeouts,
+        limits: Limits,
+        threads: int = 1,
+        before_wait: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(listeners, log, cell, threads=threads, connections=limits.connections)
+        self.gateway = gateway
+        self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
+        self.response_memory_bytes = limits.response_memory
+        parser = HeadParser(self.limits)
+        self.find_end, self.parse_head = parser.find_end, parser.parse
+        if before_wait is not None:
+            self.service_actions = before_wait  # type: ignore[method-assign]
+        make = self.loop.deadlines
+        self.keep_alive = make(timeouts.keep_alive, Connection.expire_idle)
+        self.head = make(timeouts.head, Connection.expire_head)
+        self.body = make(timeouts.body, Connection.expire_body)
+        self.sending = make(timeouts.send, Connection.expire_sending)
+        self.linger = make(LINGER_S, Connection.close)
+        self._quiet = False
+        self._connections: dict[int, Connection] = {}
+        self._local = {listener: _local_name(listener) for listener in listeners}
+
+    def process_request(self, request: Request, client_address: Connection) -> None:
+        """Have the application answer the complete ``request``.
+
+        The second argument is the connection that the answer goes to; its ``address`` is the client's.
+        """
+        connection = client_address
+        connection.keep = self.gateway.respond(request, connection, connection.cell)
+
+    def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
+        base = self._base_environ(client_address, listener)
+        connection = self._connections[request.fileno()] = Connection(self, request, client_address, base)
+        connection.start()
+
+    def dispatch(self, connection: Connection) -> None:
+        """Have the application run for a connection that has a complete request."""
+        if self._threads is None:
+            self.work(connection, self.main_cell)
+            connection.finish()
+        else:
+            self._threads.submit(connection)
+
+    def work(self, item: Connection, cell: ThreadCell) -> None:
+        request = item.request
+        assert request is not None
+        item.cell = cell
+        item.keep = False
+        try:
+            self.process_request(request, item)
+        except ClientGone:
+            item.abort()
+        except BaseException:
+            # Not even SystemExit may take the connection, or the thread, with it.
+            self.handle_error(request, item.address)
+            item.abort()
+
+    def done(self, item: Connection) -> None:
+        item.finish()
+
+    def drain(self, final: bool = False) -> None:
+        super().drain(final)
+        for connection in self._connections.values():
+            if connection.state is State.RUNNING and connection.request is not None and not connection.raw:
+                connection.request.keep_alive = False
+        if not final and not self._quiet:
+            self._quiet = True
+            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
+            for connection in list(self.keep_alive.entries):
+                self.keep_alive.start(connection)
+
+    def master_gone(self) -> None:
+        super().master_gone()
+        for connection in list(self.keep_alive.entries):
+            self.keep_alive.stop(connection, None)
+            connection.expire_idle()
+
+    def server_close(self) -> None:
+        for connection in list(self._connections.values()):
+            # A running one belongs to its thread, and goes with the process.
+            if connection.state is not State.RUNNING:
+                connection.close()
+        super().server_close()
+
+    def make_room(self) -> bool:
+        """Close the connection that has been idle for the longest time."""
+        for connection in self.keep_alive.entries:
+            connection.close()
+            return True
+        return False
+
+    def has_room(self) -> bool:
+        return super().has_room() or bool(self.keep_alive.entries)
+
+    def handler_failed(self, fd: int) -> None:
+        super().handler_failed(fd)
+        connection = self._connections.get(fd)
+        if connection is not None and connection.state is not State.RUNNING:
+            connection.abort()
+            connection.close()
+
+    def note_refusal(self, connection: Connection, status: int, reason: str) -> None:
+        """Count and log a request that the application does not see."""
+        self.cell.add_refused()
+        self.log.info(
+            "request-refused",
+            f"answered {status} to {shown_address(connection.address)}: {reason}",
+            status=status,
+        )
+
+    def forget(self, connection: Connection) -> None:
+        """Drop all that is known of a connection that is about to be closed."""
+        for queue in (self.keep_alive, self.head, self.body, self.sending, self.linger):
+            queue.stop(connection, None)
+        del self._connections[connection.fd]
+        self.note_closed()
+
+    def _base_environ(self, client_address: Any, listener: socket.socket) -> Environ:
+        host, port = self._local[listener]
+        if isinstance(client_address, tuple):
+            return self.gateway.connection_environ(host, port, client_address[0], str(client_address[1]))
+        return self.gateway.connection_environ(host, port, "", "")
+
+
+def _local_name(listener: socket.socket) -> tuple[str, str]:
+    name = listener.getsockname()
+    return (name[0], str(name[1])) if isinstance(name, tuple) else ("", "")

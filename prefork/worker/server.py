@@ -1,0 +1,282 @@
+"""The serve loop of a worker: a blocking-socket server with the names of ``socketserver``.
+
+Runs in a worker's main thread. ``Server`` hands each accepted socket to ``process_request``; a subclass that
+overrides it is a complete service. ``http_server.HTTPServer`` is the web server on the same loop.
+
+How it ends (each is called from the loop, that is from the callback of a watched descriptor):
+
+========================  ==================  =================================================
+call                      new connections     what is open
+========================  ==================  =================================================
+``drain()``               left to siblings    finished, then ``serve_forever`` returns
+``drain(final=True)``     still accepted      served, announcing that it will close
+``close_listeners()``     the rest is taken   as after ``drain()``
+``master_gone()``         left to siblings    what was received is finished, within 2 s
+``quit()``                left alone          dropped
+========================  ==================  =================================================
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from prefork.worker.accepting import Acceptor
+from prefork.worker.exchange import ThreadCell
+from prefork.worker.loop import Loop
+from prefork.worker.threads import ApplicationThreads, BindableCell
+
+MASTER_GONE_S = 2.0
+"""How long a worker may stay after its master."""
+
+
+class Log(Protocol):
+    """What the serve loop writes to: ``prefork.log.Log``."""
+
+    def info(self, event: str, message: str, **fields: Any) -> None: ...
+
+    def warning(self, event: str, message: str, **fields: Any) -> None: ...
+
+    def error(self, event: str, message: str, **fields: Any) -> None: ...
+
+
+class Cell(Protocol):
+    """The worker's own cell: ``prefork.scoreboard.Cell``."""
+
+    @property
+    def threads(self) -> Sequence[BindableCell]: ...
+
+    def connections(self, count: int) -> None: ...
+
+    def add_accepted(self) -> None: ...
+
+    def add_refused(self) -> None: ...
+
+
+class Server:
+    """Accept connections and process each one, blocking; up to ``threads`` at a time.
+
+    Make it after the fork. ``listeners`` are shared with the other workers; they are closed, never shut down.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        log: Log,
+        cell: Cell,
+        *,
+        threads: int = 1,
+        connections: int = 10_000,
+    ) -> None:
+        self.log = log
+        self.cell = cell
+        self.main_cell = cell.threads[0]
+        self.loop = Loop()
+        self.draining = False
+        """Is each response to announce that its connection will be closed?"""
+        self.open_connections = 0
+        self.max_connections = connections
+        self._acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
+        self._threads: ApplicationThreads[Any] | None = None
+        if threads > 1:
+            self._threads = ApplicationThreads(
+                cell.threads[:threads], self.loop, self._acceptor, self.work, self.done
+            )
+        self._ending = False
+        self._stopped = False
+        self._last_chance = self.loop.deadlines(MASTER_GONE_S, self._leave)
+
+    # The names of socketserver. Override process_request, and the others as needed.
+
+    def serve_forever(self) -> None:
+        """Serve until told to end, and nothing is left to finish. Idle, it makes no wake-ups."""
+        self.main_cell.bind()
+        loop, acceptor = self.loop, self._acceptor
+        acceptor.open()
+        try:
+            while not self._stopped and not (self._ending and not self.open_connections):
+                self.service_actions()
+                self._serve(loop.wait())
+        finally:
+            self.server_close()
+
+    def service_actions(self) -> None:
+        """Called in each turn of the loop, before it waits."""
+
+    def get_request(self, listener: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection from ``listener``; return the socket, in blocking mode, and the client's
+        address.
+
+        Raises ``BlockingIOError`` when there is none.
+        """
+        return listener.accept()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether to serve the new connection ``request``; it is closed otherwise."""
+        return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve ``request``, a blocking socket, to its end. To be overridden."""
+        raise NotImplementedError("a service is a subclass of Server that overrides process_request")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log the exception that ``process_request`` or ``verify_request`` raised."""
+        self.log.error(
+            "request-failed",
+            f"serving {shown_address(client_address)} failed: {sys.exc_info()[1]!r}",
+            traceback=traceback.format_exc(),
+        )
+
+    def shutdown_request(self, request: socket.socket) -> None:
+        """End a connection: say that no more comes, and close it."""
+        try:
+            request.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # The client was faster.
+        request.close()
+
+    def server_close(self) -> None:
+        """Close what the loop holds. Called at the end of ``serve_forever``."""
+        self._acceptor.close()
+        for request, *_ in self._acceptor.taken:
+            request.close()
+        self.loop.close()
+
+    # For the worker around the server; all in the loop's thread.
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` from the loop whenever ``fd`` is readable or hung up, until ``unwatch(fd)``."""
+        self.loop.watch(fd, lambda events: callback())
+
+    def unwatch(self, fd: int) -> None:
+        """Watch ``fd`` no more; to be called before it is closed."""
+        self.loop.unwatch(fd)
+
+    def drain(self, final: bool = False) -> None:
+        """Finish what is open and end; see the table at the top of the module.
+
+        ``final``: no other worker takes over, so go on accepting until ``close_listeners``.
+        """
+        self.draining = True
+        if not final:
+            self._acceptor.close()
+            self._ending = True
+
+    def close_listeners(self) -> None:
+        """Take the connections that the kernel has accepted so far, close the listeners, and drain."""
+        self._acceptor.take_rest()
+        self.drain()
+
+    def master_gone(self) -> None:
+        """Finish what was received, without a master to replace us: leave soon."""
+        self.drain()
+        self._last_chance.start(None)
+
+    def quit(self) -> None:
+        """Return from ``serve_forever`` after what the main thread does now."""
+        self._stopped = True
+
+    def _leave(self, _: None) -> None:
+        if self._threads is not None and self._threads.busy:
+            self._last_chance.start(None)
+        else:
+            self.quit()
+
+    # What a subclass may replace to treat connections otherwise than one after the other.
+
+    def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
+        """Begin with a verified new connection."""
+        if self._threads is None:
+            self.work((request, client_address), self.main_cell)
+            self.done((request, client_address))
+        else:
+            self._threads.submit((request, client_address))
+
+    def work(self, item: Any, cell: ThreadCell) -> None:
+        """Run the application, in whichever thread; must not raise."""
+        try:
+            self.process_request(*item)
+        except BaseException:
+            self.handle_error(*item)
+
+    def done(self, item: Any) -> None:
+        """Take back an item after ``work``, in the loop's thread."""
+        self.shutdown_request(item[0])
+        self.note_closed()
+
+    def make_room(self) -> bool:
+        """Close a connection that nobody will miss; return whether there was one."""
+        return False
+
+    def has_room(self) -> bool:
+        """Return whether one more connection may be taken."""
+        return self.open_connections < self.max_connections
+
+    def handler_failed(self, fd: int) -> None:
+        """Log an exception that a handler of ``fd`` let out, so that the loop lives on."""
+        self.log.error("internal-error", f"serving descriptor {fd} failed", traceback=traceback.format_exc())
+
+    def note_closed(self) -> None:
+        """Count one connection less."""
+        self.open_connections -= 1
+        self.cell.connections(self.open_connections)
+
+    # The loop's turn.
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        acceptor = self._acceptor
+        handlers = self.loop.handlers
+        # Take first, then serve: whatever else takes time, no sibling is woken for this connection.
+        for fd, _ in events:
+            if fd in acceptor.listening:
+                acceptor.take(acceptor.listening[fd])
+        if acceptor.taken:
+            self._admit_taken()
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                try:
+                    handler(mask)
+                except Exception:
+                    self.handler_failed(fd)
+        try:
+            self.loop.finish_turn()
+        except Exception:
+            self.handler_failed(-1)
+        if acceptor.taken:
+            self._admit_taken()
+        if acceptor.reasons and self.has_room():
+            acceptor.release("connections")
+
+    def _admit_taken(self) -> None:
+        taken = self._acceptor.taken
+        while taken:
+            request, client_address, listener = taken.popleft()
+            self.open_connections += 1
+            self.cell.connections(self.open_connections)
+            self.cell.add_accepted()
+            try:
+                if self.verify_request(request, client_address):
+                    if self.open_connections > self.max_connections:
+                        self.make_room()
+                    self.admit(request, client_address, listener)
+                else:
+                    self.cell.add_refused()
+                    self.shutdown_request(request)
+                    self.note_closed()
+            except Exception:
+                self.handle_error(request, client_address)
+                self.shutdown_request(request)
+                self.note_closed()
+            if self.open_connections >= self.max_connections and not self.has_room():
+                self._acceptor.hold("connections")
+
+
+def shown_address(client_address: Any) -> str:
+    """Return a client's address for the log."""
+    return (
+        f"{client_address[0]}:{client_address[1]}" if isinstance(client_address, tuple) else "a local client"
+    )

@@ -1,0 +1,81 @@
+"""The application threads of a worker with ``threads: N`` above 1.
+
+The main thread runs the loop and is the only one to submit; N daemon threads run the application. A thread
+that is done posts to the loop. Threads start one by one when they are first needed, so after every fork, and
+a worker that is never busy has none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+from prefork.worker.accepting import Acceptor
+from prefork.worker.exchange import ThreadCell
+from prefork.worker.loop import Loop
+
+T = TypeVar("T")
+
+
+class BindableCell(ThreadCell, Protocol):
+    """A thread's cell: ``prefork.scoreboard.ThreadCell``."""
+
+    def bind(self) -> None:
+        """Note the calling thread as its owner."""
+
+
+class ApplicationThreads(Generic[T]):
+    """Run ``work(item, cell)`` in one of the threads, then ``done(item)`` in the loop."""
+
+    def __init__(
+        self,
+        cells: Sequence[BindableCell],
+        loop: Loop,
+        acceptor: Acceptor,
+        work: Callable[[T, ThreadCell], None],
+        done: Callable[[T], None],
+    ) -> None:
+        self._idle_cells = list(reversed(cells))
+        self._count = len(cells)
+        self._loop = loop
+        self._acceptor = acceptor
+        self._work = work
+        self._done = done
+        self._queue: SimpleQueue[T] = SimpleQueue()
+        self._submitted = 0
+        """Submitted and not yet done; only the main thread counts."""
+
+    def submit(self, item: T) -> None:
+        """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise."""
+        self._submitted += 1
+        if self._submitted >= self._count:
+            # A connection taken now would wait for a thread; a sibling may be idle.
+            self._acceptor.hold("threads")
+        if self._idle_cells and self._submitted > self._count - len(self._idle_cells):
+            cell = self._idle_cells.pop()
+            threading.Thread(
+                target=self._serve, args=(cell,), name="prefork-application", daemon=True
+            ).start()
+        self._queue.put(item)
+
+    @property
+    def busy(self) -> bool:
+        """Is anything being worked on, or waiting to be?"""
+        return self._submitted > 0
+
+    def _serve(self, cell: BindableCell) -> None:
+        cell.bind()
+        take, post = self._queue.get, self._loop.post
+        while True:
+            item = take()
+            self._work(item, cell)
+            post(partial(self._finish, item))
+
+    def _finish(self, item: T) -> None:
+        self._submitted -= 1
+        if self._submitted < self._count:
+            self._acceptor.release("threads")
+        self._done(item)
