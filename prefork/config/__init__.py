@@ -1,1 +1,26 @@
 """The schema (one declarative table), loading with places, units, and the generated reference."""
+
+from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from prefork.config.load import Loaded, load
+from prefork.config.merge import Override
+from prefork.config.nodes import Place
+from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts
+
+__all__ = [
+    "Address",
+    "Config",
+    "FdAddress",
+    "Limits",
+    "Listen",
+    "Loaded",
+    "Log",
+    "Override",
+    "Place",
+    "Pool",
+    "Reload",
+    "SystemdAddress",
+    "TcpAddress",
+    "Timeouts",
+    "UnixAddress",
+    "load",
+]

@@ -1,0 +1,247 @@
+"""Kinds made of several values: lists, mappings, and sections (the dataclasses of the schema)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from prefork.config.kinds import JsonSchema, Kind
+from prefork.config.nodes import (
+    Items,
+    Node,
+    Place,
+    Report,
+    Scalar,
+    Table,
+    describe,
+    from_python,
+    is_null,
+    join,
+    nearest,
+)
+
+T = TypeVar("T")
+
+BUILT_IN: Final = Place("default")
+REQUIRED: Final = object()
+"""The default of a key that has none."""
+
+LATER: Final = "not available in this version of prefork"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the schema knows about one key. ``default`` is in the config's notation."""
+
+    name: str
+    kind: Kind[Any]
+    default: Any
+    meaning: str
+    on_reload: bool
+
+
+def key(default: Any, kind: Kind[Any], meaning: str, *, on_reload: bool = True) -> Any:
+    """Return the dataclass field of a key. ``on_reload``: whether a reload applies a change."""
+    metadata = {"kind": kind, "default": default, "meaning": meaning, "on_reload": on_reload}
+    if default is REQUIRED:
+        return field(metadata=metadata)
+    if default is None:
+        return field(default=None, metadata=metadata)
+    report = Report()
+    value = kind.read(from_python(default, BUILT_IN), "", report)
+    if report.mistakes:
+        raise TypeError(f"the default of a key does not fit its kind: {report.lines()}")
+    return field(default_factory=lambda: value, metadata=metadata)
+
+
+def keys(section: type[Any]) -> Iterator[Key]:
+    """Yield the keys of one dataclass of the schema, in their order."""
+    for item in fields(section):
+        if item.metadata:
+            m = item.metadata
+            yield Key(item.name, m["kind"], m["default"], m["meaning"], m["on_reload"])
+
+
+def unknown_key(
+    place: Place, path: str, name: str, known: Sequence[str], later: Sequence[str], report: Report
+) -> None:
+    """Report a key that is not known: what it may be instead, or that a later version will have it."""
+    if name in later:
+        report.mistake(place, join(path, name), LATER)
+    else:
+        hint = nearest(name, known) or f"; known here: {', '.join(known)}"
+        report.mistake(place, join(path, name), f"unknown key{hint}")
+
+
+def read_keys(section: type[Any], table: Table, path: str, report: Report) -> dict[str, Any]:
+    """Return the values of the keys that are set; unknown keys go to the report."""
+    known = {k.name: k for k in keys(section)}
+    values: dict[str, Any] = {}
+    for name, entry in table.entries.items():
+        if name not in known:
+            unknown_key(entry.place, path, name, list(known), getattr(section, "LATER", ()), report)
+        elif not is_null(entry.node):
+            values[name] = known[name].kind.read(entry.node, join(path, name), report)
+    return values
+
+
+@dataclass(frozen=True)
+class Section(Kind[T]):
+    """A mapping whose keys are the fields of a dataclass; its ``LATER`` names the keys of later versions."""
+
+    type: type[T]
+    expects: str = "a mapping"
+
+    def read(
+        self, node: Node, path: str, report: Report, unwritten: Mapping[str, Any] = MappingProxyType({})
+    ) -> T | None:
+        """Read each key; one that is absent or null keeps its default. ``unwritten``: what are no keys."""
+        report.origins[path] = node.place
+        if not isinstance(node, Table):
+            report.mistake(node.place, path, f"expected {self.expects}, got {describe(node)}")
+            return None
+        values = read_keys(self.type, node, path, report)
+        for one in keys(self.type):
+            if one.default is REQUIRED and one.name not in values:
+                report.mistake(node.place, join(path, one.name), f"missing: expected {one.kind.expects}")
+                values[one.name] = None
+        return self.type(**values, **unwritten)
+
+    def show(self, value: T) -> Any:
+        """Return the keys as plain data, without those that are unset."""
+        values = ((k, getattr(value, k.name)) for k in keys(self.type))
+        return {k.name: k.kind.show(item) for k, item in values if not (item is k.default is None)}
+
+    def json_schema(self) -> JsonSchema:
+        """Return an object that allows the known keys only."""
+        return object_schema(self.type)
+
+
+def object_schema(section: type[Any]) -> JsonSchema:
+    """Return the JSON Schema of one dataclass of the schema."""
+    properties: dict[str, Any] = {}
+    for one in keys(section):
+        schema = {"description": one.meaning, **_nullable(one.kind.json_schema())}
+        if one.default is not REQUIRED and one.default is not None:
+            schema["default"] = one.default
+        properties[one.name] = schema
+    required = [one.name for one in keys(section) if one.default is REQUIRED]
+    result: JsonSchema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**result, "required": required} if required else result
+
+
+def _nullable(schema: JsonSchema) -> JsonSchema:
+    return (
+        {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+        if "anyOf" in schema
+        else {"anyOf": [schema, {"type": "null"}]}
+    )
+
+
+@dataclass(frozen=True)
+class Shorthand(Kind[T]):
+    """A section, or one scalar that stands for the section with only ``key`` set."""
+
+    section: Section[T]
+    key: str
+
+    @property
+    def expects(self) -> str:
+        return f"an address or a mapping with the key {self.key}"
+
+    def read(self, node: Node, path: str, report: Report) -> T | None:
+        """Read the section, or the scalar as its key."""
+        if not isinstance(node, Scalar) or is_null(node):
+            return self.section.read(node, path, report)
+        (only,) = (k for k in keys(self.section.type) if k.name == self.key)
+        report.origins[path] = node.place
+        return self.section.type(**{self.key: only.kind.read(node, path, report)})
+
+    def show(self, value: T) -> Any:
+        """Return the mapping."""
+        return self.section.show(value)
+
+    def json_schema(self) -> JsonSchema:
+        """Return both forms."""
+        (only,) = (k for k in keys(self.section.type) if k.name == self.key)
+        return {"anyOf": [only.kind.json_schema(), self.section.json_schema()]}
+
+
+@dataclass(frozen=True)
+class ListOf(Kind[tuple[T, ...]]):
+    """A list; a single item stands for a list of one."""
+
+    item: Kind[T]
+    at_least: int = 0
+
+    @property
+    def expects(self) -> str:
+        return f"{self.item.expects}, or a list of those"
+
+    def read(self, node: Node, path: str, report: Report) -> tuple[T, ...] | None:
+        """Read each item; its path has its index."""
+        report.origins[path] = node.place
+        if not isinstance(node, Items):
+            one = self.item.read(node, path, report)
+            return None if one is None else (one,)
+        if len(node.nodes) < self.at_least:
+            report.mistake(node.place, path, f"expected at least {self.at_least} in the list, got none")
+        found = [self.item.read(item, f"{path}[{n}]", report) for n, item in enumerate(node.nodes)]
+        return tuple(item for item in found if item is not None)
+
+    def show(self, value: tuple[T, ...]) -> Any:
+        """Return a list."""
+        return [self.item.show(item) for item in value]
+
+    def json_schema(self) -> JsonSchema:
+        """Return both forms."""
+        item = self.item.json_schema()
+        return {"anyOf": [item, {"type": "array", "items": item, "minItems": self.at_least}]}
+
+
+@dataclass(frozen=True)
+class MapOf(Kind[Mapping[str, T]]):
+    """A mapping with names of the user's choice, or with some of the ``names`` only."""
+
+    value: Kind[T]
+    name: str = r"[^\0]+"
+    name_expects: str = "a name"
+    names: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    expects: str = "a mapping"
+
+    def read(self, node: Node, path: str, report: Report) -> Mapping[str, T] | None:
+        """Read each value; one that is null is left out."""
+        report.origins[path] = node.place
+        if not isinstance(node, Table):
+            report.mistake(node.place, path, f"expected {self.expects}, got {describe(node)}")
+            return None
+        values: dict[str, T] = {}
+        for name, entry in node.entries.items():
+            if self.names and name not in self.names:
+                unknown_key(entry.place, path, name, list(self.names), self.later, report)
+            elif not re.fullmatch(self.name, name):
+                report.mistake(entry.place, path, f'expected {self.name_expects} as key, got "{name}"')
+            elif not is_null(entry.node):
+                value = self.value.read(entry.node, join(path, name), report)
+                if value is not None:
+                    values[name] = value
+        return MappingProxyType(values)
+
+    def show(self, value: Mapping[str, T]) -> Any:
+        """Return a dict."""
+        return {name: self.value.show(item) for name, item in value.items()}
+
+    def json_schema(self) -> JsonSchema:
+        """Return an object with the names, or with any."""
+        item = _nullable(self.value.json_schema())
+        if self.names:
+            return {
+                "type": "object",
+                "properties": dict.fromkeys(self.names, item),
+                "additionalProperties": False,
+            }
+        return {"type": "object", "additionalProperties": item}

@@ -1,0 +1,88 @@
+"""Rules that concern more than one key; each names the place of the culprit.
+
+A rule looks only at values that are valid by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter, ge, gt
+from typing import Any, Final
+
+from prefork.config import units
+from prefork.config.address import ALL_INTERFACES, Address, TcpAddress, UnixAddress
+from prefork.config.nodes import Place, Report, join
+from prefork.config.schema import Pool
+
+KUBERNETES: Final = Place("KUBERNETES_SERVICE_HOST")
+"""The origin of a `shutdown_delay` that Kubernetes implies; such a default adapts, as all defaults do."""
+
+_RESERVED: Final = "admin"
+_IS_RESERVED: Final = f'expected a name other than "{_RESERVED}", which is reserved; choose another'
+
+_ORDERED: Final[tuple[tuple[str, str, Callable[[Any, Any], bool], str, Callable[[Any], str]], ...]] = (
+    ("timeouts.slow", "timeouts.request", ge, "less than", units.format_duration),
+    ("timeouts.shutdown_delay", "timeouts.graceful", ge, "less than", units.format_duration),
+    ("limits.request_line", "limits.head", gt, "at most", units.format_size),
+)
+"""Keys of a pool that have an order unless one is 0: lower, higher, what is wrong, words, printing."""
+
+
+def check_name(name: str, report: Report) -> None:
+    """Check the server's name, which a plain config's pool has too."""
+    if name == _RESERVED:
+        report.mistake(report.place("name"), "name", _IS_RESERVED)
+
+
+def check_pool(pool: Pool, path: str, report: Report) -> None:
+    """Check one pool, whose keys are at ``path``."""
+    if pool.name == _RESERVED:
+        report.mistake(report.place(path), path, _IS_RESERVED)
+    for lower, higher, is_wrong, words, show in _ORDERED:
+        low, high = join(path, lower), join(path, higher)
+        if low not in report.origins or report.origins[low] == KUBERNETES or report.blames(low, high):
+            continue
+        low_value, high_value = attrgetter(lower)(pool), attrgetter(higher)(pool)
+        if low_value and high_value and is_wrong(low_value, high_value):
+            limit = f"{higher} ({show(high_value)}, {report.origins.get(high, 'the default')})"
+            report.mistake(report.place(low), low, f"expected {words} {limit}, got {show(low_value)}")
+    for path_of, listen in _listens(pool, path, report):
+        if isinstance(listen.parsed, UnixAddress):
+            continue
+        for name in ("mode", "owner", "group"):
+            place = report.origins.get(f"{path_of}.{name}")
+            if place:
+                got = f"got one beside {listen.address}"
+                report.mistake(place, f"{path_of}.{name}", f"expected {name} for a unix socket only, {got}")
+
+
+def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
+    """Check that no two listeners, of one pool or of two, are on one address."""
+    seen: list[tuple[Address, str, str]] = []
+    for path, pool in pools.items():
+        for path_of, listen in _listens(pool, path, report):
+            for other, other_text, other_path in seen:
+                if _collide(listen.parsed, other):
+                    user = f"{other_path} uses {other_text} ({report.place(other_path)})"
+                    message = f"expected an address of its own, got {listen.address}, but {user}"
+                    report.mistake(report.place(path_of), path_of, message)
+                    break
+            seen.append((listen.parsed, listen.address, path_of))
+
+
+def _listens(pool: Pool, path: str, report: Report) -> list[tuple[str, Any]]:
+    """Return the listeners that are valid, each with its path."""
+    where = join(path, "listen")
+    if report.blames(where) or not pool.listen:
+        return []
+    is_list = f"{where}[0]" in report.origins
+    return [(f"{where}[{n}]" if is_list else where, one) for n, one in enumerate(pool.listen)]
+
+
+def _collide(one: Address, other: Address) -> bool:
+    if isinstance(one, TcpAddress) and isinstance(other, TcpAddress) and one.port == other.port != 0:
+        same_family = (":" in one.host) == (":" in other.host)
+        return one.host == other.host or (
+            same_family and bool({ALL_INTERFACES, "::"} & {one.host, other.host})
+        )
+    return one == other and not isinstance(one, TcpAddress)

@@ -1,0 +1,245 @@
+"""The schema: one table of all keys, as the frozen dataclasses that the rest of prefork uses.
+
+Each field says its default (in the config's notation), what it may be, and in one line what it means. From
+this come validation, the typed objects, the JSON Schema and ``docs/reference/config.md``. Durations are float
+seconds and sizes int bytes in the objects. Fields without ``key`` are not written in a file. ``LATER`` names
+keys that are planned and that this version has not.
+"""
+
+# ruff: noqa: RUF009 (key() returns a dataclass field)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from prefork.config.address import FORMS, Address, parse
+from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, key
+from prefork.config.kinds import (
+    Application,
+    Batch,
+    Boolean,
+    Choice,
+    Duration,
+    Integer,
+    ListenAddress,
+    Mode,
+    OrWord,
+    Size,
+    Text,
+)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+NAME = Text("a name of letters, digits, - and _ that starts with a letter", r"[A-Za-z][A-Za-z0-9_-]{0,47}")
+_PATH = Text("a path", r"[^\0]+")
+_FILE = Text("a path with a / in it", r"[^\0]*/[^\0]*[^/\0]")
+_ACCOUNT = Text("a name or a number", r"[A-Za-z0-9_][A-Za-z0-9_.-]*", any_scalar=True)
+_HOOK = Text("module:callable", r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+_LINE = Text("one line of text", r"[^\0\r\n]*", any_scalar=True)
+_DESTINATION = Choice(
+    ("stderr", "stdout", "off"),
+    _FILE,
+    later={"journal": "the journal", r"syslog(:.*)?": "syslog"},
+)
+
+
+@dataclass(frozen=True)
+class Listen:
+    """One address, and how its socket is made."""
+
+    address: str = key(REQUIRED, ListenAddress(), f"Where to listen: {FORMS}.")
+    mode: int | None = key(None, Mode(), 'File mode of a unix socket; "0660" when unset.')
+    owner: str | None = key(
+        None, _ACCOUNT, "Owner of a unix socket; the user that starts prefork when unset."
+    )
+    group: str | None = key(
+        None, _ACCOUNT, "Group of a unix socket; the group that starts prefork when unset."
+    )
+    backlog: int = key(
+        2048, Integer(1, 65535), "Connections that may wait for a worker; net.core.somaxconn caps it."
+    )
+    LATER: ClassVar = ("tls", "proxy_protocol")
+
+    @property
+    def parsed(self) -> Address:
+        """The address as a value; ``address`` is its normal form."""
+        return parse(self.address)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long things may take, in seconds; 0 is off."""
+
+    boot: float = key("120s", Duration(1), "From the fork to ready, for a mold and for a worker.")
+    request: float = key("60s", Duration(0.1, or_zero=True), "One request in the application; 0: no limit.")
+    slow: float = key(
+        "5s",
+        Duration(0.05, or_zero=True),
+        "A running request older than this is reported; 0: never. At most half of `request` when unset.",
+    )
+    graceful: float = key(
+        "25s", Duration(0.1), "The whole budget of a graceful stop, `shutdown_delay` included."
+    )
+    shutdown_delay: float = key(
+        "auto",
+        OrWord("auto", 0.0, Duration(0)),
+        "Serve on for so long after TERM. auto: 5s in Kubernetes (at most half of `graceful`), else 0.",
+    )
+    keep_alive: float = key(
+        "75s", Duration(0.1, or_zero=True), "An idle connection stays open; 0: none does."
+    )
+    head: float = key("10s", Duration(0.1), "From the first byte of a request's head to its last.")
+    body: float = key("30s", Duration(0.1), "Between two reads of a request's body.")
+    send: float = key(
+        "30s", Duration(0.1), "Between two writes of a response to a client that does not read."
+    )
+    LATER: ClassVar = ("queue", "overrides")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How big things may be."""
+
+    request_line: int = key("8KiB", Size(256, 64 * KIB), "The request line; longer: 414.")
+    fields: int = key(100, Integer(1, 1000), "Header fields of a request; more: 431.")
+    head: int = key("32KiB", Size(512, MIB), "The whole head of a request; longer: 431.")
+    body: int = key("100MiB", Size(0, 1024 * GIB), "The body of a request; longer: 413.")
+    response_memory: int = key(
+        "1MiB", Size(0, GIB), "What is held of one response for a client that reads slowly."
+    )
+    connections: int = key(10000, Integer(1, 1_000_000), "Open connections of one worker.")
+    LATER: ClassVar = ("body_memory", "memory", "spool")
+
+
+@dataclass(frozen=True)
+class Reload:
+    """How a reload goes."""
+
+    batch: float | int = key(
+        "25%", Batch(), "Workers replaced at a time: a share of them (a fraction), or a number."
+    )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One application with its listeners and its workers."""
+
+    name: str
+    app: str = key(REQUIRED, Application(), "The application: a WSGI callable, or a subclass of Server.")
+    root_path: str = key(
+        "", Text('"" or a path that starts with / and does not end with /', r"|(/[^/\0]+)+"), "SCRIPTNAME."
+    )
+    listen: tuple[Listen, ...] = key(
+        ["127.0.0.1:8000"],
+        ListOf(Shorthand(Section(Listen), "address"), at_least=1),
+        "Where to listen. 0.0.0.0:$PORT when PORT is set and the key is not.",
+    )
+    workers: int | Literal["auto"] = key(
+        "auto",
+        OrWord("auto", "auto", Integer(1, 1024)),
+        "Worker processes. auto: WEB_CONCURRENCY when set, else what the CPU quota and the memory give.",
+    )
+    threads: int = key(1, Integer(1, 256), "Requests that one worker runs at a time.")
+    preload: bool | Literal["auto"] = key(
+        "auto",
+        OrWord("auto", "auto", Boolean()),
+        "Load the application once and fork it. auto: unless its import leaves threads or connected sockets.",
+    )
+    chdir: str = key(".", _PATH, "Working directory of the application.")
+    pythonpath: tuple[str, ...] = key(
+        [], ListOf(_PATH), "Directories in front of sys.path, relative to `chdir`."
+    )
+    env: Mapping[str, str] = key(
+        {},
+        MapOf(Text("text or a number", any_scalar=True), r"[^=\0]+", "a variable's name"),
+        "Environment variables of the application.",
+    )
+    env_file: tuple[str, ...] = key([], ListOf(_PATH), "Files of NAME=value lines, read before `env`.")
+    user: str | None = key(None, _ACCOUNT, "Run the application as this user.")
+    group: str | None = key(None, _ACCOUNT, "Run the application as this group; the user's own when unset.")
+    umask: int | None = key(None, Mode(), "File mode creation mask of the application; inherited when unset.")
+    timeouts: Timeouts = key({}, Section(Timeouts), "How long things may take.")
+    limits: Limits = key({}, Section(Limits), "How big things may be.")
+    reload: Reload = key({}, Section(Reload), "How a reload goes.")
+    hooks: Mapping[str, tuple[str, ...]] = key(
+        {},
+        MapOf(
+            ListOf(_HOOK),
+            names=("mold_loaded", "before_fork", "after_fork", "worker_ready", "worker_exit"),
+            later=(
+                "request_started",
+                "request_finished",
+                "deadline",
+                "ssl_context",
+                "server_ready",
+                "worker_gone",
+                "server_exit",
+            ),
+        ),
+        "Callables that are told what happens.",
+    )
+    server_header: str | None = key(
+        "prefork",
+        OrWord("off", None, Text("one line of ASCII text", r"[!-~]([ -~]*[!-~])?")),
+        "The Server header of responses; off: none.",
+    )
+    LATER: ClassVar = (
+        "tmp_dir",
+        "recycle",
+        "proxy",
+        "tls",
+        "warmup",
+        "share_connections",
+        "request_id",
+        "health",
+    )
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is logged, how, and where to."""
+
+    level: str = key(
+        "info", Choice(("debug", "info", "warning", "error", "critical")), "Events below are left out."
+    )
+    format: str = key("text", Choice(("text", "json")), "Form of events.")
+    to: str = key("stderr", _DESTINATION, "Where events go.")
+    access: str = key("stdout", _DESTINATION, "Where the access log goes.")
+    access_format: str = key(
+        "auto",
+        Choice(
+            ("auto", "common", "combined", "json"),
+            Text('a format with atoms such as "%(h)s"', r"[^\0\r\n]*%\([^\0\r\n]*"),
+        ),
+        "Form of the access log. auto: json with `format: json`, else combined.",
+    )
+    access_when: str = key("all", Choice(("all", "errors", "slow")), "Which requests the access log has.")
+    access_skip: tuple[str, ...] = key(
+        [], ListOf(Text("a path that starts with /", r"/[^\0]*")), "Paths it has not."
+    )
+    redact_query: tuple[str, ...] = key(
+        [], ListOf(_LINE), "Query parameters whose values are hidden in logs."
+    )
+    fields: Mapping[str, str] = key({}, MapOf(_LINE), "Fields that are added to each JSON line.")
+    rename: Mapping[str, str] = key({}, MapOf(_LINE), "Other names for fields of JSON lines.")
+    capture_output: bool = key(False, Boolean(), "Turn what the application prints into events.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole config: what concerns the server, and its pools."""
+
+    name: str = key(
+        None,
+        NAME,
+        "Name in titles, logs and metrics; when unset the application's top package, or the first pool.",
+        on_reload=False,
+    )
+    pools: tuple[Pool, ...] = ()
+    pidfile: str | None = key(None, _PATH, "File that gets the master's process id.", on_reload=False)
+    log: Log = key({}, Section(Log), "What is logged, how, and where to.", on_reload=False)
+    files: tuple[str, ...] = ()
+    digest: str = ""
+    LATER: ClassVar = ("admin", "metrics", "statsd", "control", "dev")
