@@ -1,0 +1,104 @@
+"""The logs of a server, opened once by the master from the config and inherited by every process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from prefork.log.access import AccessLog, When
+from prefork.log.destination import Destination
+from prefork.log.log import Log
+
+
+class LogSettings(Protocol):
+    """What is needed of ``config.log``; the names are the config's keys."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def to(self) -> str: ...
+    @property
+    def access(self) -> str: ...
+    @property
+    def access_format(self) -> str: ...
+    @property
+    def access_when(self) -> When: ...
+    @property
+    def access_skip(self) -> Collection[str]: ...
+    @property
+    def redact_query(self) -> Collection[str]: ...
+    @property
+    def fields(self) -> Mapping[str, object]: ...
+    @property
+    def rename(self) -> Mapping[str, str]: ...
+
+
+class Logs:
+    """The event log and the access log (None if it is off), and what both are written to.
+
+    The master rotates files: ``fds = logs.reopen()``, then it sends ``fds`` to each child, which calls
+    ``logs.replace(received)``. Numbers of descriptors never change, so ``fds`` may be part of the heritage.
+    """
+
+    def __init__(self, settings: LogSettings, *, slow_s: float = 0.0) -> None:
+        """Open the destinations. Raises ``ConfigError`` if one cannot be opened."""
+        destination = Destination.open(settings.to, "log.to")
+        self.log = Log(
+            destination,
+            level=settings.level,
+            format=settings.format,
+            fields=settings.fields,
+            rename=settings.rename,
+        )
+        self.access = None
+        self._destinations = [destination]
+        if settings.access != "off":
+            format = settings.access_format
+            if format == "auto":
+                format = "json" if settings.format == "json" else "combined"
+            self.access = AccessLog(
+                Destination.open(settings.access, "log.access"),
+                self.log,
+                format=format,
+                when=settings.access_when,
+                slow_s=slow_s,
+                skip=settings.access_skip,
+                redact_query=settings.redact_query,
+                fields=settings.fields,
+                rename=settings.rename,
+            )
+            self._destinations.append(self.access.destination)
+        for opened in self._destinations:
+            if opened.warning:
+                self.log.warning("log-destination", opened.warning)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that a child must keep."""
+        return tuple(fd for destination in self._destinations for fd in destination.fds)
+
+    def reopen(self) -> list[int]:
+        """Open the files again; return the descriptors that every child must be sent, none without files.
+
+        A file that cannot be opened is told to the log, and the old one is written on.
+        """
+        files = self._files()
+        for destination in files:
+            if error := destination.reopen():
+                self.log.error("log-reopen-failed", f"cannot reopen {destination.path}: {error.strerror}")
+        return [destination.fd for destination in files]
+
+    def replace(self, fds: Sequence[int]) -> None:
+        """Write on to these descriptors, which the master sent after it had reopened the files."""
+        for destination, fd in zip(self._files(), fds, strict=True):
+            destination.replace(fd)
+
+    def flush(self, timeout_s: float = 1.0) -> None:
+        """Write what is left, for the end of a process; wait no longer than this for each destination."""
+        for destination in self._destinations:
+            destination.flush(timeout_s)
+
+    def _files(self) -> list[Destination]:
+        return [destination for destination in self._destinations if destination.path is not None]
