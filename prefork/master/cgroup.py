@@ -1,0 +1,129 @@
+"""What the control groups allow this process: CPU quota, memory limit, kills by the kernel. Versions 1 and 2.
+
+Runs in the master. ``root`` is where /proc and /sys are looked for, so that tests can bring their own.
+See cgroups(7) and the kernel's Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+UNLIMITED_V1_BYTES = 1 << 60
+"""Version 1 says "no limit" with a number near 2**63, rounded to pages."""
+
+
+class Limit(NamedTuple):
+    """A limit, and the words in which the file that sets it says so."""
+
+    value: float
+    shown: str
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Our group for one controller and its ancestors, innermost first, as far as they are mounted."""
+
+    version: int
+    levels: tuple[Path, ...]
+
+
+def cpu_quota(root: str | Path = "/") -> Limit | None:
+    """Return the smallest CPU quota of our group and its ancestors, in CPUs; None without one."""
+    found = []
+    hierarchy = _hierarchy("cpu", Path(root))
+    for level in hierarchy.levels:
+        if hierarchy.version == 2:
+            quota, _, period = _read(level / "cpu.max").partition(" ")
+            shown = f"cpu.max {quota} {period}"
+        else:
+            quota, period = _read(level / "cpu.cfs_quota_us"), _read(level / "cpu.cfs_period_us")
+            shown = f"cpu.cfs_quota_us {quota} / {period}"
+        if quota.isdigit() and period.isdigit() and int(quota) and int(period):
+            found.append(Limit(int(quota) / int(period), shown))
+    return min(found, default=None)
+
+
+def memory_limit(root: str | Path = "/") -> Limit | None:
+    """Return the smallest memory limit of our group and its ancestors, in bytes; None without one."""
+    found = []
+    hierarchy = _hierarchy("memory", Path(root))
+    name = "memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes"
+    for level in hierarchy.levels:
+        limit = _read(level / name)
+        if limit.isdigit() and int(limit) < UNLIMITED_V1_BYTES:
+            found.append(Limit(int(limit), f"{name} {limit}"))
+    return min(found, default=None)
+
+
+def oom_kills(root: str | Path = "/") -> int | None:
+    """Return how many processes of our group the kernel has killed for lack of memory; None if untold.
+
+    Compare before and after a death by SIGKILL to tell an out-of-memory kill from any other.
+    """
+    hierarchy = _hierarchy("memory", Path(root))
+    if not hierarchy.levels:
+        return None
+    name = "memory.events" if hierarchy.version == 2 else "memory.oom_control"
+    for line in _read(hierarchy.levels[0] / name).splitlines():
+        key, _, count = line.partition(" ")
+        if key == "oom_kill" and count.isdigit():
+            return int(count)
+    return None
+
+
+def _hierarchy(controller: str, root: Path) -> Hierarchy:
+    """Find our group for ``controller``: in version 1 if that has it, else in version 2."""
+    ours = dict(_memberships(root))
+    for mount in _mounts(root):
+        if mount.version == 1 and controller in mount.options and controller in ours:
+            return Hierarchy(1, _levels(mount, ours[controller], root))
+    for mount in _mounts(root):
+        if mount.version == 2 and "" in ours:
+            return Hierarchy(2, _levels(mount, ours[""], root))
+    return Hierarchy(2, ())
+
+
+class _Mount(NamedTuple):
+    version: int
+    subtree: str
+    """The group that is mounted; not ``/`` in a container that shares the host's view."""
+    point: str
+    options: frozenset[str]
+
+
+def _memberships(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield (controller, our group); the controller is empty for version 2."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        for controller in controllers.split(","):
+            yield controller, group
+
+
+def _mounts(root: Path) -> Iterator[_Mount]:
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, *rest) = before.split(" "), after.split(" ")
+        if kind in ("cgroup", "cgroup2"):
+            yield _Mount(2 if kind == "cgroup2" else 1, fields[3], fields[4], frozenset(rest[-1].split(",")))
+
+
+def _levels(mount: _Mount, group: str, root: Path) -> tuple[Path, ...]:
+    """Return the directories of ``group`` and its ancestors, up to the mount point."""
+    point = root / mount.point.lstrip("/")
+    path = PurePosixPath(group)
+    if ".." in path.parts or not path.is_relative_to(mount.subtree):
+        # Outside of what is mounted here (a namespace, or the mount of a container): what we see is our own.
+        return (point,)
+    below = path.relative_to(mount.subtree)
+    return tuple(point / level for level in (below, *below.parents))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file without its last newline, empty when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
