@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from os import getpid
 from time import localtime
 from types import MappingProxyType
@@ -109,6 +110,7 @@ COMBINED = COMMON + ' "%{Referer}i" "%{User-Agent}i"'
 _TOKEN = re.compile(r"%(?:%|\((?P<inner>[^()]*)\)s|(?P<bare>>?[A-Za-z]|\{[^{}]*\}[A-Za-z])|)")
 _NAMED = re.compile(r"\{([^{}]+)\}([ioe])")
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
+_SAFE = r"[ !#-\[\]-~]*+"
 _QUERY_VARIABLES = frozenset({"QUERY_STRING", "REQUEST_URI", "RAW_URI", "HTTP_REFERER"})
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -134,13 +136,13 @@ def compile_access_format(text: str, redact: Redact = str) -> Formatter:
     template = "%s".join(literal.replace("%", "%%") for literal in literals)
     values_of = _compile(expressions, redact)
     # Nearly always nothing has to be escaped: then the finished line has no unsafe character but those of
-    # the format itself, which is found out in one search instead of one for each value.
-    unsafe = len(_UNSAFE.findall("".join(literals)))
+    # the format itself, in their order. One match tells that, instead of one for each value.
+    is_safe = re.compile(_SAFE + "".join(re.escape(c) + _SAFE for c in _UNSAFE.findall("".join(literals))))
 
     def line(entry: AccessEntry) -> str:
         values = values_of(entry, entry.environ, redact(entry.target))
         text = template % values
-        if len(_UNSAFE.findall(text)) != unsafe:
+        if not is_safe.fullmatch(text):
             text = template % tuple(_UNSAFE.sub(_escape, str(value)) for value in values)
         return text
 
@@ -205,7 +207,7 @@ def _header(headers: Sequence[tuple[str, str]], wanted: str) -> str:
 
 
 def _quote(text: str | None) -> str:
-    return json.dumps(text) if text else "null"
+    return encode_basestring_ascii(text) if text else "null"
 
 
 def _escape(match: re.Match[str]) -> str:
