@@ -177,7 +177,7 @@ def own_response(status: int, reason: str, server_lines: bytes, is_head: bool, c
     title = f"{status} {HTTPStatus(status).phrase}"
     body = f"{title}\n{reason}\n" if reason else f"{title}\n"
     encoded = body.encode("ascii", "backslashreplace")
-    head = b"HTTP/1.1 %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n" % (
+    head = b"HTTP/1.1 %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b" % (
         title.encode("ascii"),
         len(encoded),
         connection,

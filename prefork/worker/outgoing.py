@@ -79,6 +79,8 @@ class Outgoing:
                 sent -= len(output.popleft())
             if sent:
                 output[0] = output[0][sent:]
+        if not output:
+            self.output = None  # A deque takes 600 bytes, which a parked connection has no use for.
         return self.output_bytes < before
 
     def abort(self) -> None:

@@ -1,0 +1,111 @@
+"""A slow reader costs a buffer, not a worker."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from serving_harness import echo, eventually, serving
+
+from prefork.worker.exchange import ClientGone
+from prefork.worker.outgoing import Outgoing
+
+BIG = bytes(range(256)) * 4096 * 16  # 16 MiB: more than the socket buffers of both sides
+
+
+def big(environ: Any, start_response: Any) -> list[bytes]:
+    if environ["PATH_INFO"] != "/big":
+        return echo(environ, start_response)
+    start_response("200 OK", [("Content-Length", str(len(BIG)))])
+    return [BIG]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_rest_of_a_response_is_sent_while_others_are_served(threads: int) -> None:
+    with serving(big, threads=threads, limits={"response_memory": 2 * len(BIG)}) as server:
+        slow = server.connect()
+        slow.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\nGET /after HTTP/1.1\r\nHost: t\r\n\r\n")
+        eventually(lambda: _states(server) == ["FLUSHING"])
+        assert server.connect().get("/fast")[2] == b"GET /fast "
+        assert slow.response()[2] == BIG
+        assert slow.response()[2] == b"GET /after "
+        eventually(lambda: _states(server) == ["IDLE", "IDLE"])
+
+
+def test_a_client_that_goes_away_while_its_response_waits_frees_it() -> None:
+    with serving(big, limits={"response_memory": 2 * len(BIG)}) as server:
+        slow = server.connect()
+        slow.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
+        eventually(lambda: _states(server) == ["FLUSHING"])
+        slow.close()
+        eventually(lambda: server.server.open_connections == 0)
+
+
+@pytest.mark.parametrize("limit", [2 * len(BIG), 1024 * 1024])
+def test_a_stopped_reader_is_cut_at_the_send_deadline(limit: int) -> None:
+    """In the loop with what is buffered, and in the application's thread beyond the buffer."""
+    with serving(big, timeouts={"send": 0.2}, limits={"response_memory": limit}) as server:
+        stopped = server.connect()
+        stopped.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
+        eventually(lambda: server.server.cell.counts().accepted == 1 and server.server.open_connections == 0)
+        assert stopped.reset()
+
+
+def test_beyond_the_memory_limit_the_producer_waits() -> None:
+    produced = 0
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        nonlocal produced
+        start_response("200 OK", [])
+        for _ in range(256):
+            produced += 1
+            yield bytes(256 * 1024)
+
+    with serving(app, limits={"response_memory": 512 * 1024}) as server:
+        client = server.connect()
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        eventually(lambda: produced > 2)
+        connection = next(iter(server.server._connections.values()))
+        eventually(lambda: connection.output_bytes > 512 * 1024)
+        # It waits with at most one block more than the limit, and goes on as the client reads.
+        assert connection.output_bytes < (512 + 257) * 1024
+        assert produced < 256
+        assert len(client.response()[2]) == 256 * 256 * 1024
+
+
+def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
+    ours, theirs = socket.socketpair()
+    outgoing = Outgoing(ours, 64 * 1024 * 1024, 1.0)
+    pieces = [bytes([number]) * (number * 1000) for number in range(1, 200)]
+    received = bytearray()
+
+    def read() -> None:
+        while data := theirs.recv(65536):
+            received.extend(data)
+
+    for piece in pieces:
+        outgoing.write([piece, b"", piece])
+    assert outgoing.output_bytes
+    reader = threading.Thread(target=read)
+    reader.start()
+    while outgoing.output_bytes:
+        outgoing.flush()
+    ours.shutdown(socket.SHUT_WR)
+    reader.join()
+    assert received == b"".join(piece * 2 for piece in pieces)
+    theirs.close()
+    with pytest.raises(ClientGone):
+        outgoing.write(b"x")
+    assert outgoing.gone
+    with pytest.raises(ClientGone):
+        outgoing.write(b"x")
+    outgoing.abort()
+    ours.close()
+
+
+def _states(server: Any) -> list[str]:
+    connections = server.call(lambda: [c.state.name for c in server.server._connections.values()])
+    return sorted(connections)
