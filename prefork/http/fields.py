@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from prefork.http.refusal import BadRequest, shown
+from prefork.http.target import is_authority
 
 # RFC 9112 §5: a token, a colon at once (§5.1), a value without control bytes but HTAB (RFC 9110 §5.5).
 # Line folding (§5.2), bare CR and LF (§2.2) and NUL cannot match. Bytes above ASCII are obs-text: allowed.
@@ -39,7 +40,9 @@ def environ_key(name: str) -> str:
 
 # What clients send nearly always, as browsers spell it and as h2 gateways and Go do: saves the conversion.
 _KEYS: Final[Mapping[str, str]] = {
-    spelling: environ_key(name) for name in _COMMON_NAMES for spelling in (name, name.lower(), name.title())
+    spelling: environ_key(name)
+    for name in _COMMON_NAMES.split()
+    for spelling in (name, name.lower(), name.title())
 }
 
 
@@ -47,7 +50,7 @@ class Fields(NamedTuple):
     """The parsed header block, with what the server itself needs taken out of ``environ``."""
 
     environ: Mapping[str, str]
-    host: str | None
+    has_host: bool
     content_length: int | None
     chunked: bool
     close: bool
@@ -129,13 +132,17 @@ def _understood(environ: dict[str, str]) -> Fields:
             raise BadRequest(413, f"Content-Length has {len(length)} digits")
         content_length = int(length)
         environ["CONTENT_LENGTH"] = str(content_length)
+    host = get("HTTP_HOST")
+    if host is not None and not is_authority(host):
+        # RFC 9112 §3.2.
+        raise BadRequest(400, f"malformed Host {shown(host.encode('latin-1'))}")
     connection = get("HTTP_CONNECTION")
     close = keep_alive = False
     if connection is not None:
         options = [option.strip(" \t") for option in connection.lower().split(",")]
         close, keep_alive = "close" in options, "keep-alive" in options
     return Fields(
-        environ, get("HTTP_HOST"), content_length, coding is not None, close, keep_alive, get("HTTP_EXPECT")
+        environ, host is not None, content_length, coding is not None, close, keep_alive, get("HTTP_EXPECT")
     )
 
 

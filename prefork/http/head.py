@@ -13,7 +13,7 @@ from typing import NamedTuple
 from prefork.http.fields import Fields, is_broken, parse_fields
 from prefork.http.memo import Memo
 from prefork.http.refusal import BadRequest, shown
-from prefork.http.target import RequestLine, is_authority, parse_request_line
+from prefork.http.target import RequestLine, parse_request_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,9 @@ class HeadParser:
         """Apply the rules that concern the request line and the fields together."""
         environ = dict(fields.environ)
         modern = line.version == (1, 1)
-        if fields.host is None:
-            if modern:
-                # RFC 9112 §3.2.
-                raise BadRequest(400, "HTTP/1.1 without Host")
-        elif not is_authority(fields.host):
-            raise BadRequest(400, f"malformed Host {shown(fields.host.encode('latin-1'))}")
+        if modern and not fields.has_host:
+            # RFC 9112 §3.2.
+            raise BadRequest(400, "HTTP/1.1 without Host")
         if line.authority is not None:
             environ["HTTP_HOST"] = line.authority
         if fields.chunked and not modern:
@@ -145,19 +142,9 @@ class HeadParser:
         environ["QUERY_STRING"] = line.query
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if modern else "HTTP/1.0"
         environ["REQUEST_URI"] = environ["RAW_URI"] = line.target
-        return Head(
-            method=line.method,
-            target=line.target,
-            path=line.path,
-            query=line.query,
-            version=line.version,
-            environ=environ,
-            content_length=length,
-            chunked=fields.chunked,
-            keep_alive=not fields.close and (modern or fields.keep_alive),
-            expect_continue=expect_continue,
-            request_line=request_line,
-        )
+        keep_alive = not fields.close and (modern or fields.keep_alive)
+        # By position: with names it would take twice as long.
+        return Head(*line[:5], environ, length, fields.chunked, keep_alive, expect_continue, request_line)
 
 
 def _empty_lines(buffer: bytes | bytearray) -> int:

@@ -172,8 +172,11 @@ def _length(value: str, before: int | None) -> int:
     return int(value)
 
 
-def own_response(status: int, reason: str, server_lines: bytes, is_head: bool, connection: bytes) -> bytes:
-    """Return a complete answer of the server itself: a small text body with ``reason`` under the status."""
+def own_response(status: int, reason: str, connection: bytes, server_lines: bytes) -> bytes:
+    """Return a complete answer of the server itself: a small text body with ``reason`` under the status.
+
+    ``connection`` and ``server_lines`` are header lines; the latter end with the blank line.
+    """
     title = f"{status} {HTTPStatus(status).phrase}"
     body = f"{title}\n{reason}\n" if reason else f"{title}\n"
     encoded = body.encode("ascii", "backslashreplace")
@@ -183,4 +186,4 @@ def own_response(status: int, reason: str, server_lines: bytes, is_head: bool, c
         connection,
         server_lines,
     )
-    return head if is_head else head + encoded
+    return head + encoded

@@ -80,7 +80,7 @@ class Gateway:
 
     def refuse(self, status: int, reason: str) -> bytes:
         """Return the complete answer to a request that does not reach the application; close after it."""
-        return own_response(status, reason, self.server_lines(None), False, connection_line(False, True))
+        return own_response(status, reason, connection_line(False, True), self.server_lines(None))
 
     def server_lines(self, encoded: EncodedHead | None) -> bytes:
         """Return Date, Server and the blank line; without what the application set itself."""
