@@ -12,25 +12,18 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from prefork.config import Listen
-from prefork.config.address import FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from prefork.config.address import ALL_INTERFACES, FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from prefork.log import Log
 from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
-from prefork.master.tcp_socket import WILDCARD_V6, bind_tcp
+from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
 
 RETRY_INTERVAL_S = 0.1
 PATIENCE_S = 5.0
-
-
-class Logger(Protocol):
-    """The part of the log that is used here."""
-
-    def info(self, event: str, message: str) -> object: ...
-
-    def warning(self, event: str, message: str) -> object: ...
 
 
 @dataclass(eq=False)
@@ -116,11 +109,9 @@ def open_listeners(listen: Listen, activation: Activation, siblings: Iterable[Li
     file: SocketFile | None = None
     inherited = False
     match listen.parsed:
-        case TcpAddress(host, port):
-            v6only = host == WILDCARD_V6 and TcpAddress("0.0.0.0", port) in {
-                other.parsed for other in siblings
-            }
-            sockets = bind_tcp(TcpAddress(host, port), listen.backlog, v6only=v6only)
+        case TcpAddress(_, port) as address:
+            v6only = TcpAddress(ALL_INTERFACES, port) in {other.parsed for other in siblings}
+            sockets = bind_tcp(address, listen.backlog, v6only=v6only)
         case UnixAddress(path):
             sock, file = bind_unix(
                 path, listen.backlog, mode=listen.mode, owner=listen.owner, group=listen.group
@@ -139,7 +130,7 @@ def open_listeners(listen: Listen, activation: Activation, siblings: Iterable[Li
 
 
 def open_at_start(
-    listens: Sequence[Listen], activation: Activation, log: Logger, patience_s: float = PATIENCE_S
+    listens: Sequence[Listen], activation: Activation, log: Log, patience_s: float = PATIENCE_S
 ) -> list[Listener]:
     """Open all entries at the start, waiting for addresses that orphans of a killed master still hold.
 
@@ -148,19 +139,19 @@ def open_at_start(
     give_up = time.monotonic() + patience_s
     opened: list[Listener] = []
     try:
-        for listen in listens:
-            told = False
-            while True:
-                try:
-                    opened += open_listeners(listen, activation, listens)
-                    break
-                except AddressBusy as busy:
-                    if time.monotonic() >= give_up:
-                        raise
-                    if not told:
-                        log.warning("listen-waiting", f"{busy}; trying again for up to {patience_s:g} s")
-                        told = True
-                    time.sleep(RETRY_INTERVAL_S)
+        waiting = list(listens)
+        told = False
+        while waiting:
+            try:
+                opened += open_listeners(waiting[0], activation, listens)
+                del waiting[0]
+            except AddressBusy as busy:
+                if time.monotonic() >= give_up:
+                    raise
+                if not told:
+                    log.warning("listen-waiting", f"{busy}; trying again for up to {patience_s:g} s")
+                    told = True
+                time.sleep(RETRY_INTERVAL_S)
     except BaseException:
         for listener in opened:
             listener.close(unlink=True)

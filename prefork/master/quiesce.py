@@ -18,12 +18,15 @@ SO_BINDTOIFINDEX = 62
 
 NO_INTERFACE = 0x7FFFFFFF
 
+HANDSHAKES_S = 0.05
+
 
 def quiesce(listener: Listener) -> str | None:
     """Make the kernel refuse new connections; return None, or why it could not (a line for the log).
 
-    The socket is shared, so this holds in every process at once. Then workers accept until
-    ``BlockingIOError`` (TCP) or ``OSError`` with EINVAL (unix): from then on the queue stays empty.
+    The socket is shared, so this holds in every process at once. Then workers accept: on a unix socket until
+    ``OSError`` with EINVAL, on TCP until ``BlockingIOError`` and that for ``HANDSHAKES_S`` after this call,
+    since a handshake that had begun still needs a round trip to end in the queue.
     An inherited listener is left alone and None is returned: its owner goes on queueing for our successor.
     """
     if listener.inherited:

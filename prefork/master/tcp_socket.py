@@ -6,7 +6,7 @@ import errno
 import socket
 from pathlib import Path
 
-from prefork.config.address import TcpAddress
+from prefork.config.address import ALL_INTERFACES, TcpAddress
 from prefork.errors import ListenError
 from prefork.master.holders import in_use, tcp_holders
 
@@ -98,7 +98,7 @@ def _explain(error: OSError, address: TcpAddress) -> ListenError:
                 "the capability CAP_NET_BIND_SERVICE, or socket activation"
             )
         case errno.EADDRNOTAVAIL:
-            everywhere = TcpAddress(WILDCARD_V6 if ":" in host else "0.0.0.0", port)
+            everywhere = TcpAddress(WILDCARD_V6 if ":" in host else ALL_INTERFACES, port)
             return ListenError(
                 f"cannot listen on {shown}: no interface of this machine has the address {host}; "
                 f"`ip address` shows those it has, and {everywhere} listens on all"
