@@ -11,7 +11,6 @@ import re
 import threading
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 from prefork.log.access_format import AccessEntry, Formatter, compile_access_format, compile_access_json
 from prefork.log.destination import Destination, call_after_fork
@@ -20,8 +19,6 @@ from prefork.log.redact import query_redactor
 
 BUFFERED_LINES = 64
 """Lines that are written without waiting for the serve loop."""
-
-When = Literal["all", "errors", "slow"]
 
 
 class AccessLog:
@@ -37,7 +34,7 @@ class AccessLog:
         log: Log,
         *,
         format: str = "combined",
-        when: When = "all",
+        when: str = "all",
         slow_s: float = 0.0,
         skip: Collection[str] = (),
         redact_query: Collection[str] = (),
@@ -117,7 +114,7 @@ def path_matcher(patterns: Collection[str]) -> Callable[[str], bool]:
     return lambda path: matches(path) is not None
 
 
-def _skipper(when: When, slow_s: float, skip: Collection[str]) -> Callable[[AccessEntry], bool] | None:
+def _skipper(when: str, slow_s: float, skip: Collection[str]) -> Callable[[AccessEntry], bool] | None:
     """Return what says that an entry is not written, or None if all are."""
     conditions: list[Callable[[AccessEntry], bool]] = []
     if when == "errors":

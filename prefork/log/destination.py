@@ -63,6 +63,7 @@ class Destination:
         self.warning: str | None = None
         self.fd = -1
         self._send: Callable[[bytes | bytearray], int] = self._write
+        self._socket: socket.socket | None = None
         self._chunk_bytes = CHUNK_BYTES
         self._incoming: deque[bytes] = deque(maxlen=_QUEUED_LINES)  # full only while one write hangs
         # All below is touched only by the holder of the lock.
@@ -166,9 +167,12 @@ class Destination:
         self._inside_line = False
 
     def close(self) -> None:
-        if self.fd >= 0:
+        """Close the descriptor without writing what is left; the destination is then off."""
+        if self._socket is not None:
+            self._socket.close()
+        elif self.fd >= 0:
             os.close(self.fd)
-            self.fd = -1
+        self.fd = -1
 
     def _drain(self) -> int:
         """Write what there is; return the count of lost lines if this has worked to the end."""
@@ -233,7 +237,7 @@ class Destination:
         if stat.S_ISSOCK(mode):
             # O_NONBLOCK would hold for all who share the socket; a flag of the call holds for the call.
             sock = socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
-            self.fd = sock.fileno()
+            self.fd, self._socket = sock.fileno(), sock
             self._send = lambda data: sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         elif stat.S_ISREG(mode) or self.path is not None:
             self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -58,20 +58,15 @@ def as_text(value: object) -> str:
         return f"<{type(value).__name__}: {type(error).__name__} in __str__>"
 
 
-class TextFormat:
-    """``2026-11-24T11:02:03.123Z info     web.2 gen 3 pid 411: message``, then the configured fields."""
-
-    def __init__(self, fields: Mapping[str, object]) -> None:
-        self._suffix = "".join(f" {printable(key)}={printable(as_text(fields[key]))}" for key in fields)
-
-    def __call__(self, event: Event) -> str:
-        first, *rest = clip(event.message, TEXT_LIMIT).rstrip("\n").split("\n")
-        identity = f"{event.identity}: " if event.identity else ""
-        for value in event.fields.values():
-            if isinstance(value, str) and "\n" in value:
-                rest += clip(value, TEXT_LIMIT).rstrip("\n").split("\n")
-        head = f"{timestamp(event.time_s)} {event.level:<8} {printable(identity + first)}{self._suffix}"
-        return _INDENT.join([head, *map(printable, rest)])
+def to_text(event: Event) -> str:
+    """Return ``2026-11-24T11:02:03.123Z info     web.2 gen 3 pid 411: message`` and what follows indented."""
+    first, *rest = clip(event.message, TEXT_LIMIT).rstrip("\n").split("\n")
+    for value in event.fields.values():
+        if isinstance(value, str) and "\n" in value:
+            rest += clip(value, TEXT_LIMIT).rstrip("\n").split("\n")
+    identity = f"{event.identity}: " if event.identity else ""
+    head = f"{timestamp(event.time_s)} {event.level:<8} {printable(identity + first)}"
+    return _INDENT.join([head, *map(printable, rest)])
 
 
 class JsonFormat:

@@ -7,12 +7,13 @@ blocks and waits for no lock; any thread of any process may use it, also in a si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import time
 from types import MappingProxyType
 
 from prefork.log.destination import Destination
-from prefork.log.format import Event, JsonFormat, TextFormat
+from prefork.log.format import Event, JsonFormat, to_text
+from prefork.log.redact import query_redactor
 
 LEVELS: Mapping[str, int] = MappingProxyType(
     {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -35,12 +36,13 @@ class Log:
         format: str = "text",
         fields: Mapping[str, object] = MappingProxyType({}),
         rename: Mapping[str, str] = MappingProxyType({}),
+        redact_query: Collection[str] = (),
     ) -> None:
         self.destination = destination
         self._threshold = LEVELS[level]
-        self._format: Callable[[Event], str] = (
-            JsonFormat(fields, rename) if format == "json" else TextFormat(fields)
-        )
+        self._format: Callable[[Event], str] = JsonFormat(fields, rename) if format == "json" else to_text
+        # Here, so that no caller who puts a request's target into a message has to think of it.
+        self._redact = query_redactor(redact_query) if redact_query else None
         self._identity = ""
         self._bound: Mapping[str, object] = {}
 
@@ -78,18 +80,19 @@ class Log:
 
     def write(self, level: str, event: str, message: str, fields: Mapping[str, object]) -> None:
         """Write one event if its level is at or above that of the log."""
-        if LEVELS[level] >= self._threshold:
-            line = self._format(
-                Event(time(), level, event, self._identity, message, {**self._bound, **fields})
-            )
-            self.report_lost(self.destination.write(_encode(line)))
+        if LEVELS[level] < self._threshold:
+            return
+        fields = {**self._bound, **fields}
+        if redact := self._redact:
+            message = redact(message)
+            fields = {
+                key: redact(value) if isinstance(value, str) else value for key, value in fields.items()
+            }
+        line = self._format(Event(time(), level, event, self._identity, message, fields))
+        self.report_lost(self.destination.write(f"{line}\n".encode("utf-8", "backslashreplace")))
 
     def report_lost(self, lines: int, what: str = "log") -> None:
         """Say that lines were lost, if any were, now that their destination works again."""
         if lines:
             message = f"{lines} lines of the {what} dropped: its destination did not take them"
             self.warning("log-lines-dropped", message, lines=lines)
-
-
-def _encode(line: str) -> bytes:
-    return f"{line}\n".encode("utf-8", "backslashreplace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from prefork.log.access import AccessLog, When
+from prefork.log.access import AccessLog
 from prefork.log.destination import Destination
 from prefork.log.log import Log
 
@@ -24,7 +24,7 @@ class LogSettings(Protocol):
     @property
     def access_format(self) -> str: ...
     @property
-    def access_when(self) -> When: ...
+    def access_when(self) -> str: ...
     @property
     def access_skip(self) -> Collection[str]: ...
     @property
@@ -51,8 +51,9 @@ class Logs:
             format=settings.format,
             fields=settings.fields,
             rename=settings.rename,
+            redact_query=settings.redact_query,
         )
-        self.access = None
+        self.access: AccessLog | None = None
         self._destinations = [destination]
         if settings.access != "off":
             format = settings.access_format

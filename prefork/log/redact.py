@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Collection
 from urllib.parse import unquote_plus
 
-_PARAMETER = re.compile(r"(^|[?&;])([^?&;=#]+)=[^&;#]*")
+_PARAMETER = re.compile(r"(^|[?&;])([^?&;=#\s]+)=[^&;#\s]*")
 
 
 def query_redactor(names: Collection[str]) -> Callable[[str], str]:
     """Return a function that replaces the values of these parameters by ``***``.
 
-    It takes a query, or a target or URL that has one. Names are compared without regard to case, and as the
-    application will see them: ``%74oken`` is ``token``.
+    It takes a query, or any text with targets or URLs in it. Names are compared without regard to case, and
+    as the application will see them: ``%74oken`` is ``token``.
     """
     if not names:
         return str

@@ -1,0 +1,45 @@
+"""``log.capture_output``: what the application prints goes into our log, with the identity of its process.
+
+Runs in the mold, before it imports the application, and in the worker.
+
+``sys.stdout`` and ``sys.stderr`` are replaced; descriptors 1 and 2 stay what they are. So what C code and
+child processes write, and what the interpreter writes while it dies, still gets to the server's standard
+error, but untagged. To tag that as well takes a pipe, and each reader of one is worse than the gap: the
+master would have to take whatever a broken application floods it with, and to wake up for it; a thread in
+the worker would have to be started again after each fork and would lose the very last words, which matter
+most.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from prefork.log.log import Log
+from prefork.log.stream import LogStream
+
+
+class CapturedStream(LogStream):
+    """Stands for a standard stream; ``fileno()`` is the real descriptor, for child processes."""
+
+    def __init__(self, log: Log, level: str, event: str, fd: int) -> None:
+        super().__init__(log, level, event)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+class Capture:
+    """Makes events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed."""
+
+    def __init__(self, log: Log) -> None:
+        self._streams = (
+            CapturedStream(log, "info", "stdout", 1),
+            CapturedStream(log, "warning", "stderr", 2),
+        )
+        sys.stdout, sys.stderr = self._streams
+
+    def rebind(self, log: Log) -> None:
+        """Tag with the identity of this log, in a child: handlers of ``logging`` hold on to the streams."""
+        for stream in self._streams:
+            stream.rebind(log)

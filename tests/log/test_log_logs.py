@@ -1,0 +1,56 @@
+"""All logs of a server, opened from the config and reopened after a rotation."""
+
+import os
+
+from prefork.config.schema import Log as Settings
+from prefork.log import AccessEntry, Logs
+
+
+def settings(**changes):
+    values = {
+        "level": "info",
+        "format": "text",
+        "to": "off",
+        "access": "off",
+        "access_format": "auto",
+        "access_when": "all",
+        "access_skip": (),
+        "redact_query": (),
+        "fields": {},
+        "rename": {},
+        "capture_output": False,
+    }
+    return Settings(**(values | changes))
+
+
+def test_rotation_reaches_every_process(tmp_path):
+    events, access = tmp_path / "events.log", tmp_path / "access.log"
+    logs = Logs(settings(to=str(events), access=str(access), format="json"))
+    assert len(logs.fds) == 2
+    entry = AccessEntry("192.0.2.7", "GET", "/", "HTTP/1.1", 200, 2, 0.0, 1)
+    before = logs.fds
+    for path in (events, access):
+        os.rename(path, f"{path}.1")
+    received = [os.dup(fd) for fd in logs.reopen()]
+    logs.replace(received)
+    assert logs.fds == before
+    logs.log.info("worker-ready", "ready")
+    assert logs.access is not None
+    logs.access.bind(logs.log.bind("web.0", slot="web.0")).record(entry)
+    worker = logs.access.bind(logs.log.bind("web.0", slot="web.0"))
+    worker.record(entry)
+    worker.flush()
+    logs.flush()
+    assert '"event": "worker-ready"' in events.read_text()
+    assert '"slot": "web.0"' in access.read_text()
+    assert (tmp_path / "events.log.1").read_text() == ""
+    for fd in logs.fds:
+        os.close(fd)
+
+
+def test_off_is_off():
+    logs = Logs(settings())
+    logs.log.error("x", "y")
+    assert logs.access is None
+    assert logs.fds == ()
+    assert logs.reopen() == []
