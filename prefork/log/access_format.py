@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from os import getpid
-from time import localtime
+from time import gmtime, localtime, strftime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from prefork.log.format import timestamp, to_json
+from prefork.log.format import to_json
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ ATOMS: Mapping[str, Atom] = MappingProxyType(
 
 JSON_KEYS: Mapping[str, str] = MappingProxyType(
     {
-        "time": "quote(timestamp(entry.started_at))",
+        "time": "f'\"{rfc3339(entry.started_at)}.{int(entry.started_at * 1000) % 1000:03}Z\"'",
         "level": "'\"info\"'",
         "event": "'\"access\"'",
         "remote_addr": "quote(entry.remote_addr)",
@@ -166,8 +166,8 @@ def compile_access_json(
 
 def _compile(expressions: Iterable[str], redact: Redact) -> Callable[..., tuple[object, ...]]:
     scope = {
-        "clf_time": ClfTime(),
-        "timestamp": timestamp,
+        "clf_time": _EachSecond(_clf_time),
+        "rfc3339": _EachSecond(lambda second: strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))),
         "header": _header,
         "quote": _quote,
         "redact": redact,
@@ -217,21 +217,27 @@ def _escape(match: re.Match[str]) -> str:
     return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
-class ClfTime:
-    """``[24/Nov/2026:11:02:03 +0000]`` in local time, made once for each second; months are English."""
+class _EachSecond:
+    """Renders a time once for each second."""
 
-    def __init__(self) -> None:
+    def __init__(self, render: Callable[[int], str]) -> None:
+        self._render = render
         self._made = (-1, "")
 
     def __call__(self, time_s: float) -> str:
-        second, text = self._made
+        second, text = self._made  # one tuple, so that threads never see a mixture
         if second != int(time_s):
             second = int(time_s)
-            now = localtime(second)
-            sign, offset = ("-" if now.tm_gmtoff < 0 else "+"), abs(now.tm_gmtoff) // 60
-            text = (
-                f"[{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
-                f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} {sign}{offset // 60:02}{offset % 60:02}]"
-            )
+            text = self._render(second)
             self._made = (second, text)
         return text
+
+
+def _clf_time(second: int) -> str:
+    """Return ``[24/Nov/2026:11:02:03 +0000]`` in local time; an application's locale changes no month."""
+    now = localtime(second)
+    sign, offset = ("-" if now.tm_gmtoff < 0 else "+"), abs(now.tm_gmtoff) // 60
+    return (
+        f"[{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
+        f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} {sign}{offset // 60:02}{offset % 60:02}]"
+    )

@@ -28,6 +28,9 @@ class CapturedStream(LogStream):
     def fileno(self) -> int:
         return self._fd
 
+    def reconfigure(self, **options: object) -> None:
+        """Accept what applications ask of ``sys.stdout``: lines go out at once and are UTF-8 anyway."""
+
 
 class Capture:
     """Makes events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed."""

@@ -91,7 +91,9 @@ class JsonFormat:
 
 def to_json(record: Mapping[str, object]) -> str:
     """Serialise what applications may have put into a field; a surrogate becomes U+FFFD."""
-    text = json.dumps({key: _plain(value) for key, value in record.items()}, ensure_ascii=False)
+    text = json.dumps(
+        {key: _plain(value) for key, value in record.items()}, ensure_ascii=False, separators=(",", ":")
+    )
     return _UNSAFE_IN_JSON.sub(_escape_in_json, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from prefork.errors import ConfigError
 from prefork.log.access import AccessLog
 from prefork.log.destination import Destination
 from prefork.log.log import Log
@@ -43,7 +44,7 @@ class Logs:
     """
 
     def __init__(self, settings: LogSettings, *, slow_s: float = 0.0) -> None:
-        """Open the destinations. Raises ``ConfigError`` if one cannot be opened."""
+        """Open the destinations. Raises ``ConfigError``."""
         destination = Destination.open(settings.to, "log.to")
         self.log = Log(
             destination,
@@ -59,18 +60,22 @@ class Logs:
             format = settings.access_format
             if format == "auto":
                 format = "json" if settings.format == "json" else "combined"
-            self.access = AccessLog(
-                Destination.open(settings.access, "log.access"),
-                self.log,
-                format=format,
-                when=settings.access_when,
-                slow_s=slow_s,
-                skip=settings.access_skip,
-                redact_query=settings.redact_query,
-                fields=settings.fields,
-                rename=settings.rename,
-            )
-            self._destinations.append(self.access.destination)
+            destination = Destination.open(settings.access, "log.access")
+            self._destinations.append(destination)
+            try:
+                self.access = AccessLog(
+                    destination,
+                    self.log,
+                    format=format,
+                    when=settings.access_when,
+                    slow_s=slow_s,
+                    skip=settings.access_skip,
+                    redact_query=settings.redact_query,
+                    fields=settings.fields,
+                    rename=settings.rename,
+                )
+            except ValueError as error:
+                raise ConfigError(f"log.access_format: {error}") from error
         for opened in self._destinations:
             if opened.warning:
                 self.log.warning("log-destination", opened.warning)

@@ -27,6 +27,7 @@ class LogStream(io.TextIOBase):
     waits for its end or for a flush. Bytes may be written to ``buffer``.
     """
 
+    encoding = "utf-8"
     errors = "backslashreplace"
 
     def __init__(self, log: Log, level: str, event: str) -> None:
@@ -36,10 +37,6 @@ class LogStream(io.TextIOBase):
         self._level = level
         self._event = event
         self._partial = _Partial()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
 
     def writable(self) -> bool:
         return True

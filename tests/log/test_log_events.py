@@ -137,6 +137,7 @@ def test_capture(lines, monkeypatch):
     made = lines(format="json")
     capture = Capture(made.log.bind("", slot="mold"))
     handler = logging.StreamHandler()
+    sys.stdout.reconfigure(line_buffering=True)
     print("imported")
     print("half a line", end="")
     capture.rebind(made.log.bind("", slot="web.0"))

@@ -1,8 +1,13 @@
 """All logs of a server, opened from the config and reopened after a rotation."""
 
 import os
+import subprocess
+import sys
+
+import pytest
 
 from prefork.config.schema import Log as Settings
+from prefork.errors import ConfigError
 from prefork.log import AccessEntry, Logs
 
 
@@ -41,11 +46,22 @@ def test_rotation_reaches_every_process(tmp_path):
     worker.record(entry)
     worker.flush()
     logs.flush()
-    assert '"event": "worker-ready"' in events.read_text()
-    assert '"slot": "web.0"' in access.read_text()
+    assert '"event":"worker-ready"' in events.read_text()
+    assert '"slot":"web.0"' in access.read_text()
     assert (tmp_path / "events.log.1").read_text() == ""
     for fd in logs.fds:
         os.close(fd)
+
+
+def test_a_mistake_in_the_access_format_is_one_of_the_config():
+    with pytest.raises(ConfigError, match=r"^log\.access_format: unknown atom '%\(z\)s' at character 1;"):
+        Logs(settings(access="stdout", access_format="%(z)s"))
+
+
+def test_logging_belongs_to_the_application():
+    subprocess.run(
+        [sys.executable, "-c", "import sys, prefork.log; sys.exit('logging' in sys.modules)"], check=True
+    )
 
 
 def test_off_is_off():
