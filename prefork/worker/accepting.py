@@ -69,9 +69,11 @@ class Acceptor:
             # A sibling was faster, or the client has given up.
             return False
         except OSError as error:
-            if error.errno not in OUT_OF_DESCRIPTORS:
-                raise
-            self._out_of_descriptors(error)
+            if error.errno in OUT_OF_DESCRIPTORS:
+                self._out_of_descriptors(error)
+            elif error.errno == errno.EINVAL:
+                self._forget(listener)
+            # Any other is an error of that connection, which is gone; see accept(2).
             return False
         self._short_of_descriptors = False
         return True
@@ -91,7 +93,7 @@ class Acceptor:
 
     def take_rest(self) -> None:
         """Take all that the kernel has accepted. The caller has seen to it that no more come."""
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             while self.take(listener):
                 pass
 
@@ -114,6 +116,13 @@ class Acceptor:
             self._loop.epoll.unregister(listener)
         for listener in listening.values():
             self.take(listener)
+
+    def _forget(self, listener: socket.socket) -> None:
+        """Drop a listener that the master has shut down, now that its queue is empty; its epoll event stays on."""
+        self._listeners.remove(listener)
+        if self.listening.pop(listener.fileno(), None) is not None:
+            self._loop.epoll.unregister(listener)
+        listener.close()
 
     def _out_of_descriptors(self, error: OSError) -> None:
         """Close an idle connection for the new one, or let the siblings have it and pause: never spin."""

@@ -246,10 +246,13 @@ class Server:
             self.loop.finish_turn()
         except Exception:
             self.handler_failed(-1)
+        if acceptor.reasons or self.open_connections >= self.max_connections:
+            if self.has_room():
+                acceptor.release("connections")
+            else:
+                acceptor.hold("connections")
         if acceptor.taken:
             self._admit_taken()
-        if acceptor.reasons and self.has_room():
-            acceptor.release("connections")
 
     def _admit_taken(self) -> None:
         taken = self._acceptor.taken
@@ -271,8 +274,6 @@ class Server:
                 self.handle_error(request, client_address)
                 self.shutdown_request(request)
                 self.note_closed()
-            if self.open_connections >= self.max_connections and not self.has_room():
-                self._acceptor.hold("connections")
 
 
 def shown_address(client_address: Any) -> str:
