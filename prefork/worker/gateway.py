@@ -12,6 +12,8 @@ from time import time
 from typing import Any
 
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
+from prefork.log.access import AccessLog
+from prefork.log.access_format import AccessEntry
 from prefork.tracebacks import application_traceback
 from prefork.worker.environ import ErrorStream, base_environ, connection_environ
 from prefork.worker.exchange import ClientGone, Environ, Log, Request, ThreadCell, Writer
@@ -28,12 +30,14 @@ class Gateway:
         app: Application,
         *,
         log: Log,
+        access: AccessLog | None = None,
         multithread: bool = False,
         root_path: str = "",
         server_header: str | None = "prefork",
     ) -> None:
         self.app = app
         self.log = log
+        self._access = access
         self.encoder = HeadEncoder()
         self._base = base_environ(ErrorStream(log), root_path, multithread)
         self._root_path: str = self._base["SCRIPT_NAME"]
@@ -75,7 +79,23 @@ class Gateway:
             except BaseException as error:
                 self._report(request, "close() of the response raised", error)
         encoded = response.encoded
-        cell.leave(head.method, encoded.code if encoded else 500, start_ns, response.sent_bytes)
+        status = encoded.code if encoded else 500
+        elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
+        if self._access is not None:
+            entry = AccessEntry(
+                request.base["REMOTE_ADDR"],
+                head.method,
+                head.target,
+                head.environ["SERVER_PROTOCOL"],
+                status,
+                response.sent_bytes,
+                time() - elapsed_ns / 1e9,
+                elapsed_ns,
+                environ,
+                response.headers,
+                environ.get("REMOTE_USER", ""),
+            )
+            self._access.record(entry)
         return response.keep_alive
 
     def refuse(self, status: int, reason: str) -> bytes:
