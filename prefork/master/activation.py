@@ -108,7 +108,11 @@ def _left_open() -> frozenset[int]:
 def _adopt(fd: int, address: str) -> socket.socket:
     try:
         os.set_inheritable(fd, False)
-        sock = socket.socket(fileno=fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD))
+        with socket.socket(fileno=fd) as original:
+            try:
+                sock = original.dup()
+            finally:
+                original.detach()  # the descriptor itself stays open as long as the master lives
     except OSError as error:
         raise ListenError(
             f"cannot listen on {address}: descriptor {fd} is not a socket ({error.strerror})"

@@ -60,7 +60,7 @@ class Listener:
         if listen.backlog != self.backlog:
             self.sock.listen(listen.backlog)
             self.backlog = listen.backlog
-        if self.file:
+        if self.file and self.file.is_ours():
             change_mode(self.file.path, mode=listen.mode, owner=listen.owner, group=listen.group)
 
     def close(self, *, unlink: bool) -> None:
@@ -134,6 +134,7 @@ def open_at_start(
 ) -> list[Listener]:
     """Open all entries at the start, waiting for addresses that orphans of a killed master still hold.
 
+    Give it the entries of all pools together, for ``siblings``; ``key_of`` tells which listener is whose.
     Blocks for at most ``patience_s`` in total. Raises ``ListenError``; then nothing stays open.
     """
     give_up = time.monotonic() + patience_s

@@ -34,11 +34,18 @@ class SocketFile:
     device: int
     inode: int
 
+    def is_ours(self) -> bool:
+        """Return whether the path still leads to this file."""
+        try:
+            now = os.lstat(self.path)
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == (self.device, self.inode)
+
     def unlink(self) -> None:
         """Remove the file if it is still ours; a file that another server put there stays."""
-        with contextlib.suppress(OSError):
-            now = os.lstat(self.path)
-            if (now.st_dev, now.st_ino) == (self.device, self.inode):
+        if self.is_ours():
+            with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from prefork.config import Listen
 from prefork.errors import ListenError
+from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
+from prefork.master.listeners import open_listeners
 from prefork.master.unix_socket import SocketFile, bind_unix
 
 HOLD = """
@@ -105,7 +109,6 @@ def test_path_too_long(tmp_path: Path) -> None:
 
 
 def test_only_one_of_two_starting_servers_touches_the_directory(tmp_path: Path) -> None:
-    import fcntl
 
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -114,3 +117,16 @@ def test_only_one_of_two_starting_servers_touches_the_directory(tmp_path: Path) 
             bind(tmp_path / "x.sock")
     finally:
         os.close(directory)
+
+
+def test_a_reload_changes_the_mode_of_an_open_socket(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    (listener,) = open_listeners(Listen(address=f"unix:{path}"), Activation())
+    listener.adjust(Listen(address=f"unix:{path}", mode=0o600))
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    path.unlink()
+    path.touch(mode=0o640)
+    listener.adjust(Listen(address=f"unix:{path}", mode=0o666))
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o640
+    listener.close(unlink=True)
+    assert path.exists()
