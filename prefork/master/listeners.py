@@ -12,15 +12,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefork.config import Listen
 from prefork.config.address import ALL_INTERFACES, FdAddress, SystemdAddress, TcpAddress, UnixAddress
-from prefork.log import Log
 from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
 from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
+
+if TYPE_CHECKING:
+    from prefork.log import Log
 
 RETRY_INTERVAL_S = 0.1
 PATIENCE_S = 5.0
