@@ -118,7 +118,7 @@ class Acceptor:
             self.take(listener)
 
     def _forget(self, listener: socket.socket) -> None:
-        """Drop a listener that the master has shut down, now that its queue is empty; its epoll event stays on."""
+        """Drop a listener that was shut down and is empty, or the epoll would report it for ever."""
         self._listeners.remove(listener)
         if self.listening.pop(listener.fileno(), None) is not None:
             self._loop.epoll.unregister(listener)
