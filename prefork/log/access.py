@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import threading
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from prefork.log.access_format import AccessEntry, Formatter, compile_access_format, compile_access_json
-from prefork.log.destination import Destination, call_after_fork
+from prefork.log.destination import Destination
 from prefork.log.log import Log
 from prefork.log.redact import query_redactor
+from prefork.log.turn import Turn, call_after_fork
 
 BUFFERED_LINES = 64
 """Lines that are written without waiting for the serve loop."""
@@ -70,19 +70,19 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what was recorded; the serve loop does so before it waits."""
-        while self._lines and self._lock.acquire(blocking=False):
+        while self._lines and self._turn.take():
             try:
                 count = len(self._lines)
                 lines = "\n".join(self._lines[:count])
                 del self._lines[:count]
                 lost = self.destination.write(f"{lines}\n".encode("utf-8", "backslashreplace"))
             finally:
-                self._lock.release()
+                self._turn.give_back()
             self._log.report_lost(lost, "access log")
 
     def after_fork(self) -> None:
         """Forget, in a child, what the parent has yet to write."""
-        self._lock = threading.Lock()
+        self._turn = Turn()
         self._lines: list[str] = []
 
     def _start(self) -> None:

@@ -2,9 +2,9 @@
 
 The master opens destinations, perhaps as root; every process inherits them and writes for itself.
 
-Nobody ever waits for a lock here, neither a thread nor a signal handler nor a forked child: a line is put
-into a queue, and whoever gets the lock at the first try writes out what is in the queue. What a stalled
-reader does not take stays in a bounded buffer and goes out with a later write, so no timer is needed.
+A line is put into a queue, and whoever gets the turn at the first try writes out what is in the queue. What
+a stalled reader does not take stays in a bounded buffer and goes out with a later write, so no timer is
+needed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import os
 import select
 import socket
 import stat
-import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
-from typing import Protocol
+from time import monotonic, sleep
 
 from prefork.errors import ConfigError
+from prefork.log.turn import Turn, call_after_fork
 
 BUFFER_BYTES = 256 * 1024
 """What is kept for a reader that has stalled, or a disk that is full, before lines are dropped."""
@@ -35,21 +33,6 @@ _FILE_MODE = 0o640
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN})
 """The reader has left for good: keeping lines for it makes no sense."""
-
-
-class _HasAfterFork(Protocol):
-    def after_fork(self) -> None: ...
-
-
-def call_after_fork(target: _HasAfterFork) -> None:
-    """Call ``target.after_fork()`` in every child, also in those that the application forks."""
-    reference = weakref.ref(target)
-
-    def in_child() -> None:
-        if (alive := reference()) is not None:
-            alive.after_fork()
-
-    os.register_at_fork(after_in_child=in_child)
 
 
 class Destination:
@@ -66,8 +49,8 @@ class Destination:
         self._socket: socket.socket | None = None
         self._chunk_bytes = CHUNK_BYTES
         self._incoming: deque[bytes] = deque(maxlen=_QUEUED_LINES)  # full only while one write hangs
-        # All below is touched only by the holder of the lock.
-        self._lock = threading.Lock()
+        # All below is touched only by the thread whose turn it is.
+        self._turn = Turn()
         self._pending = bytearray()
         self._dropped = 0
         self._inside_line = False
@@ -112,12 +95,12 @@ class Destination:
             return 0
         self._incoming.append(lines)
         lost = 0
-        # Another thread that holds the lock looks at the queue once more after it has let go.
-        while self._incoming and self._lock.acquire(blocking=False):
+        # Another thread whose turn it is looks at the queue once more after it has given it back.
+        while self._incoming and self._turn.take():
             try:
                 lost += self._drain()
             finally:
-                self._lock.release()
+                self._turn.give_back()
         return lost
 
     def flush(self, timeout_s: float) -> int:
@@ -126,13 +109,15 @@ class Destination:
         poll = select.poll()
         if self.fd >= 0:
             poll.register(self.fd, select.POLLOUT)
-        while self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
+        while (left_s := deadline - monotonic()) > 0:
+            if not self._turn.take():
+                sleep(0.001)  # another thread is writing just now
+                continue
             try:
                 lost = self._drain()
             finally:
-                self._lock.release()
-            left_s = deadline - monotonic()
-            if not (self._stalled and self._pending) or left_s <= 0:
+                self._turn.give_back()
+            if not (self._stalled and self._pending):
                 return lost
             poll.poll(left_s * 1000)
         return 0
@@ -159,8 +144,8 @@ class Destination:
         self._replaced = True
 
     def after_fork(self) -> None:
-        """Forget, in a child, what the parent has yet to write; a thread of the parent may hold its lock."""
-        self._lock = threading.Lock()
+        """Forget, in a child, what its parent has yet to write, and whose turn it was there."""
+        self._turn = Turn()
         self._incoming.clear()
         self._pending.clear()
         self._dropped = 0

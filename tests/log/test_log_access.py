@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,14 @@ def test_every_atom_in_both_spellings(zone):
     for atom, expected in (GOLDEN | NAMED).items():
         assert compile_access_format(f"%({atom})s|%{atom}|%%")(entry()) == f"{expected}|{expected}|%"
     assert compile_access_format("%>s 100%%")(entry()) == "200 100%"
+
+
+def test_documentation_has_every_atom():
+    page = (Path(__file__).parents[2] / "docs" / "logging.md").read_text()
+    for atom, (_, meaning) in ATOMS.items():
+        assert f"| `%({atom})s` | {meaning} |" in page
+    for key in JSON_KEYS:
+        assert f"`{key}`" in page
 
 
 def test_combined_and_what_is_missing(zone):

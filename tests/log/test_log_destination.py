@@ -178,12 +178,13 @@ def test_a_child_does_not_write_what_its_parent_has_buffered(pipe):
     reader, destination = pipe
     for _ in range(100):
         destination.write(LINE)
-    with destination._lock:  # as if another thread of the parent were writing
-        pid = os.fork()
-        if pid == 0:
-            take(reader)
-            destination.write(b"child\n")
-            os._exit(0)
+    assert destination._turn.take(), "as if another thread of the parent were writing"
+    pid = os.fork()
+    if pid == 0:
+        take(reader)
+        destination.write(b"child\n")
+        os._exit(0)
+    destination._turn.give_back()
     assert os.waitpid(pid, 0)[1] == 0
     assert take(reader) == b"child\n"
     destination.flush(0.01)

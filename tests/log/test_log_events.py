@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from prefork.log import Destination, ErrorStream, Log
+from prefork.log import Destination, Log
 from prefork.log.capture import Capture
 from prefork.log.format import TEXT_LIMIT
+from prefork.log.stream import ErrorStream
 
 NASTY = 'a\nb\r\x1b[31m\x85\u2028\u202e\x9b\ud800\x00\t"\\é'
 
