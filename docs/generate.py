@@ -16,6 +16,7 @@ DOCS = Path(__file__).parent
 
 PARTS: dict[str, str] = {
     # name in the marker: module:function that returns Markdown
+    "gunicorn-flags": "prefork.cli.gunicorn:reference",
 }
 
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)

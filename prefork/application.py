@@ -127,7 +127,7 @@ class Target:
                 owner = ".".join((self.module, *self.attributes[:index]))
                 near = did_you_mean(name, dir(found))
                 raise ApplicationError(
-                    f'cannot load {self.spec}: {owner} has no attribute "{name}"{near}'
+                    f'cannot load {self.spec}: {owner} has no attribute "{name}"{near}\n{_origin(module)}'
                 ) from None
             except BaseException as error:
                 raise self._failed(f"reading {name}", error) from None
@@ -152,7 +152,9 @@ class Target:
                 return getattr(module, name)
         factory = next((name for name in FACTORY_NAMES if callable(getattr(module, name, None))), None)
         hint = f'; did you mean "{self.module}:{factory}()"?' if factory else f"; name it: {self.module}:NAME"
-        raise ApplicationError(f'cannot load {self.spec}: it has neither "application" nor "app"{hint}')
+        raise ApplicationError(
+            f'cannot load {self.spec}: it has neither "application" nor "app"{hint}\n{_origin(module)}'
+        )
 
     def _not_found(self, missing: str) -> str:
         parent_name, _, last = missing.rpartition(".")
@@ -176,6 +178,11 @@ class Target:
             else f"raised {type(error).__name__}"
         )
         return ApplicationError(f"cannot load {self.spec}: {doing} {what}\n{application_traceback(error)}")
+
+
+def _origin(module: ModuleType) -> str:
+    """Tell which file was loaded: a name may be taken by another module than the one that was meant."""
+    return f"The module was loaded from {getattr(module, '__file__', None) or 'no file'}."
 
 
 def _import_file(path: Path) -> ModuleType:
