@@ -63,43 +63,43 @@ Address: TypeAlias = TcpAddress | UnixAddress | FdAddress | SystemdAddress
 def parse(text: str) -> Address:
     """Return the address; ``8000`` and ``:8000`` mean port 8000 of all IPv4 interfaces.
 
-    Raises ValueError with a message that says what to write instead.
+    Raises ValueError; its message says what was expected.
     """
     kind, colon, rest = text.partition(":")
     if kind == "unix" and colon:
         return _unix(rest)
     if kind == "fd" and colon:
         if not rest.isascii() or not rest.isdigit() or len(rest) > 6 or int(rest) < _LOWEST_FD:
-            raise ValueError(f"expected fd:N with N from {_LOWEST_FD} on")
+            raise ValueError(f"fd:N with N from {_LOWEST_FD} on")
         return FdAddress(int(rest))
     if kind == "systemd":
         if colon and not re.fullmatch(r"[!-9;-~]+", rest):
-            raise ValueError("expected systemd:NAME with a FileDescriptorName= of the socket unit")
+            raise ValueError("systemd:NAME with a FileDescriptorName= of the socket unit")
         return SystemdAddress(rest or None)
     return _tcp(text)
 
 
 def _unix(path: str) -> UnixAddress:
     if not path or "\0" in path or path.startswith("@") or path.endswith("/"):
-        raise ValueError("expected unix:PATH with a path such as /run/shop.sock")
+        raise ValueError("unix:PATH with a path such as /run/shop.sock")
     if len(path.encode()) > _LONGEST_UNIX_PATH:
-        raise ValueError(f"expected a unix socket's path of at most {_LONGEST_UNIX_PATH} bytes")
+        raise ValueError(f"a unix socket's path of at most {_LONGEST_UNIX_PATH} bytes")
     return UnixAddress(path)
 
 
 def _tcp(text: str) -> TcpAddress:
     host, _, port = text.rpartition(":")
     if not _PORT.fullmatch(port):
-        raise ValueError(f"expected {FORMS}")
+        raise ValueError(FORMS)
     if int(port) > 65535:
-        raise ValueError("expected a port from 0 to 65535")
+        raise ValueError("a port from 0 to 65535")
     if host.startswith("[") and host.endswith("]"):
         try:
             return TcpAddress(str(IPv6Address(host[1:-1])), int(port))
         except ValueError:
-            raise ValueError("expected an IPv6 address in the brackets") from None
+            raise ValueError("an IPv6 address in the brackets") from None
     if ":" in host:
-        raise ValueError("expected an IPv6 address in brackets: [::1]:8000")
+        raise ValueError("an IPv6 address in brackets: [::1]:8000")
     if host and not _HOST.fullmatch(host):
-        raise ValueError(f"expected {FORMS}")
+        raise ValueError(FORMS)
     return TcpAddress(host or ALL_INTERFACES, int(port))

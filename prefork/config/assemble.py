@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from prefork.config.address import UnixAddress
 from prefork.config.composites import Section, keys, read_keys, unknown_key
-from prefork.config.merge import merge
+from prefork.config.merge import merge_tables
 from prefork.config.nodes import Entry, Node, Place, Report, Scalar, Table, describe, is_null, join
 from prefork.config.rules import KUBERNETES, check_addresses, check_name, check_pool
 from prefork.config.schema import NAME, Config, Listen, Pool
@@ -37,8 +37,12 @@ def assemble(root: Table, files: tuple[str, ...], environ: Mapping[str, str], re
     else:
         pools = _read_pools(several.node, shared, environ, report)
     assert server is not None
-    name = server.name or _default_name(pools)
-    check_name(name, report)
+    name = server.name
+    if not name:
+        name = _default_name(pools)
+        report.origins["name"] = Place("app")
+    if "" in pools:
+        check_name(name, report)
     check_addresses(pools, report)
     if report.mistakes:
         return server
@@ -85,6 +89,7 @@ def _read_pools(node: Node, shared: Table, environ: Mapping[str, str], report: R
         if name in shared.entries:
             place = shared.entries[name].place
             report.mistake(place, name, "expected inside of a pool, got it at top level together with pools")
+    shared = _only(shared, [key for key in _POOL_KEYS if key not in ("app", "listen")])
     if not isinstance(node, Table) or not node.entries:
         got = describe(node) if not isinstance(node, Table) else "none"
         report.mistake(node.place, "pools", f"expected at least one pool, as a mapping of names, got {got}")
@@ -94,6 +99,7 @@ def _read_pools(node: Node, shared: Table, environ: Mapping[str, str], report: R
         path = f"pools.{name}"
         if not re.fullmatch(NAME.pattern, name):
             report.mistake(entry.place, path, f'expected {NAME.expects}, got "{name}"')
+            continue
         if not isinstance(entry.node, Table):
             report.mistake(
                 entry.place, path, f"expected a mapping with the key app, got {describe(entry.node)}"
@@ -103,8 +109,7 @@ def _read_pools(node: Node, shared: Table, environ: Mapping[str, str], report: R
             if key in _SERVER_KEYS:
                 report.mistake(inner.place, f"{path}.{key}", "expected at top level, got it inside of a pool")
         own = Table(entry.place, {k: e for k, e in entry.node.entries.items() if k not in _SERVER_KEYS})
-        merged = merge(Table(entry.place, shared.entries), own)
-        assert isinstance(merged, Table)
+        merged = merge_tables(Table(entry.place, shared.entries), own)
         pools[path] = _read_pool(merged, path, name, environ, report)
     return pools
 
@@ -149,9 +154,13 @@ def _resolve(pool: Pool, path: str, report: Report) -> Pool:
     timeouts, prefix = pool.timeouts, join(path, "timeouts.")
     if f"{prefix}slow" not in report.origins and 0 < timeouts.request <= timeouts.slow:
         timeouts = replace(timeouts, slow=timeouts.request / 2)
+        report.origins[f"{prefix}slow"] = Place(f"half of {prefix}request")
     if report.origins.get(f"{prefix}shutdown_delay") == KUBERNETES:
         timeouts = replace(timeouts, shutdown_delay=min(_KUBERNETES_DELAY_S, timeouts.graceful / 2))
-    limits = replace(pool.limits, request_line=min(pool.limits.request_line, pool.limits.head))
+    limits = pool.limits
+    if limits.request_line > limits.head:
+        limits = replace(limits, request_line=limits.head)
+        report.origins[join(path, "limits.request_line")] = Place(join(path, "limits.head"))
     return replace(
         pool, timeouts=timeouts, limits=limits, listen=tuple(_with_mode(one) for one in pool.listen)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from prefork.config.kinds import JsonSchema, Kind
+from prefork.config.kinds import LATER, JsonSchema, Kind
 from prefork.config.nodes import (
     Items,
     Node,
@@ -16,12 +16,11 @@ from prefork.config.nodes import (
     Report,
     Scalar,
     Table,
-    describe,
     from_python,
     is_null,
     join,
-    nearest,
 )
+from prefork.suggest import did_you_mean
 
 T = TypeVar("T")
 
@@ -29,7 +28,8 @@ BUILT_IN: Final = Place("default")
 REQUIRED: Final = object()
 """The default of a key that has none."""
 
-LATER: Final = "not available in this version of prefork"
+INTERPOLATED: Final = {"type": "string", "pattern": r"\$(\{|\$)"}
+"""The JSON Schema of ``#/definitions/interpolated``."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def unknown_key(
     if name in later:
         report.mistake(place, join(path, name), LATER)
     else:
-        hint = nearest(name, known) or f"; known here: {', '.join(known)}"
+        hint = did_you_mean(name, known) or f"; known here: {', '.join(known)}"
         report.mistake(place, join(path, name), f"unknown key{hint}")
 
 
@@ -101,7 +101,7 @@ class Section(Kind[T]):
         """Read each key; one that is absent or null keeps its default. ``unwritten``: what are no keys."""
         report.origins[path] = node.place
         if not isinstance(node, Table):
-            report.mistake(node.place, path, f"expected {self.expects}, got {describe(node)}")
+            report.wrong(node, path, self.expects)
             return None
         values = read_keys(self.type, node, path, report)
         for one in keys(self.type):
@@ -124,7 +124,7 @@ def object_schema(section: type[Any]) -> JsonSchema:
     """Return the JSON Schema of one dataclass of the schema."""
     properties: dict[str, Any] = {}
     for one in keys(section):
-        schema = {"description": one.meaning, **_nullable(one.kind.json_schema())}
+        schema = {"description": one.meaning, **open_schema(one.kind.json_schema())}
         if one.default is not REQUIRED and one.default is not None:
             schema["default"] = one.default
         properties[one.name] = schema
@@ -133,12 +133,10 @@ def object_schema(section: type[Any]) -> JsonSchema:
     return {**result, "required": required} if required else result
 
 
-def _nullable(schema: JsonSchema) -> JsonSchema:
-    return (
-        {"anyOf": [*schema["anyOf"], {"type": "null"}]}
-        if "anyOf" in schema
-        else {"anyOf": [schema, {"type": "null"}]}
-    )
+def open_schema(schema: JsonSchema) -> JsonSchema:
+    """Return a value's schema that takes null and references (``${…}``) too."""
+    own = schema.get("anyOf", [schema])
+    return {"anyOf": [*own, {"type": "null"}, {"$ref": "#/definitions/interpolated"}]}
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ class ListOf(Kind[tuple[T, ...]]):
             return None if one is None else (one,)
         if len(node.nodes) < self.at_least:
             report.mistake(node.place, path, f"expected at least {self.at_least} in the list, got none")
-        found = [self.item.read(item, f"{path}[{n}]", report) for n, item in enumerate(node.nodes)]
-        return tuple(item for item in found if item is not None)
+        found = (self.item.read(item, f"{path}[{n}]", report) for n, item in enumerate(node.nodes))
+        return tuple(found)  # type: ignore[arg-type] # None only after a mistake
 
     def show(self, value: tuple[T, ...]) -> Any:
         """Return a list."""
@@ -198,7 +196,7 @@ class ListOf(Kind[tuple[T, ...]]):
 
     def json_schema(self) -> JsonSchema:
         """Return both forms."""
-        item = self.item.json_schema()
+        item = open_schema(self.item.json_schema())
         return {"anyOf": [item, {"type": "array", "items": item, "minItems": self.at_least}]}
 
 
@@ -217,7 +215,7 @@ class MapOf(Kind[Mapping[str, T]]):
         """Read each value; one that is null is left out."""
         report.origins[path] = node.place
         if not isinstance(node, Table):
-            report.mistake(node.place, path, f"expected {self.expects}, got {describe(node)}")
+            report.wrong(node, path, self.expects)
             return None
         values: dict[str, T] = {}
         for name, entry in node.entries.items():
@@ -237,7 +235,7 @@ class MapOf(Kind[Mapping[str, T]]):
 
     def json_schema(self) -> JsonSchema:
         """Return an object with the names, or with any."""
-        item = _nullable(self.value.json_schema())
+        item = open_schema(self.value.json_schema())
         if self.names:
             return {
                 "type": "object",

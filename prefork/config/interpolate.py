@@ -6,10 +6,11 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from prefork.config.nodes import Entry, Items, Node, Report, Scalar, Table, join, nearest
+from prefork.config.nodes import Entry, Items, Node, Report, Scalar, Table, join
+from prefork.suggest import did_you_mean
 
 _REFERENCE = re.compile(r"\$(?:\$|\{([^${}]*)(\}?))")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::([-?])(.*))?", re.DOTALL)
@@ -28,10 +29,7 @@ class Interpolation:
         """Return the tree with every scalar's references replaced."""
         match node:
             case Table():
-                entries = {
-                    k: Entry(e.place, self.apply(e.node, join(path, k))) for k, e in node.entries.items()
-                }
-                return Table(node.place, entries)
+                return self.table(node, path)
             case Items():
                 return Items(
                     node.place, tuple(self.apply(n, f"{path}[{i}]") for i, n in enumerate(node.nodes))
@@ -40,10 +38,15 @@ class Interpolation:
                 return self._scalar(node, path)
         return node
 
+    def table(self, table: Table, path: str = "") -> Table:
+        """Return the mapping with every scalar's references replaced."""
+        entries = {k: Entry(e.place, self.apply(e.node, join(path, k))) for k, e in table.entries.items()}
+        return Table(table.place, entries)
+
     def _scalar(self, scalar: Scalar, path: str) -> Scalar:
         secret = False
 
-        def replace(match: re.Match[str]) -> str:
+        def value_of(match: re.Match[str]) -> str:
             nonlocal secret
             body = match[1]
             if body is None:
@@ -57,10 +60,10 @@ class Interpolation:
             return self._variable(body)
 
         try:
-            text = _REFERENCE.sub(replace, scalar.text)
+            text = _REFERENCE.sub(value_of, scalar.text)
         except ValueError as error:
             self.report.mistake(scalar.place, path, str(error))
-            return scalar
+            return replace(scalar, reported=True)
         if text == scalar.text:
             return scalar
         return Scalar.of_text(scalar.place, text, secret=secret)
@@ -76,7 +79,7 @@ class Interpolation:
         if operator == "?" and not value:
             raise ValueError(f"${{{name}}}: {rest or 'must be set and not empty'}")
         if value is None:
-            hint = nearest(name, [v for v in self.environ if v.isupper()])
+            hint = did_you_mean(name, [v for v in self.environ if v.isupper()])
             raise ValueError(
                 f"${{{name}}}: not set in the environment, and no default as in ${{{name}:-…}}{hint}"
             )

@@ -1,22 +1,24 @@
 """What a key's value may be: a kind reads a node, shows a value again, and describes itself as JSON Schema.
 
-A kind is a value; the schema is made of them. Scalars are here, what is made of several in ``composites``.
+A kind is a value; the schema is made of them. Words and numbers are here, what has a unit in ``quantities``,
+what names something in ``names``, lists and mappings in ``composites``.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from prefork.config import address, units
-from prefork.config.nodes import Node, Report, Scalar, describe, is_null, nearest
+from prefork.config.nodes import Node, Report, Scalar, Table, is_null
+from prefork.suggest import did_you_mean
 
 T = TypeVar("T")
 JsonSchema = dict[str, Any]
+
+LATER: Final = "not available in this version of prefork"
 
 
 class Kind(ABC, Generic[T]):
@@ -29,7 +31,7 @@ class Kind(ABC, Generic[T]):
 
     @abstractmethod
     def read(self, node: Node, path: str, report: Report) -> T | None:
-        """Return the typed value; after a mistake, which goes to the report, a value that nobody may use."""
+        """Return the typed value; after a mistake, which goes to the report, None."""
 
     @abstractmethod
     def json_schema(self) -> JsonSchema:
@@ -40,12 +42,21 @@ class Kind(ABC, Generic[T]):
         return value
 
 
+class Refused(Exception):
+    """A scalar is not of a kind: a hint, and what was expected if not simply what the kind expects."""
+
+    def __init__(self, hint: str = "", expected: str = "") -> None:
+        super().__init__(hint, expected)
+        self.hint = f"; {hint}" if hint else ""
+        self.expected = expected
+
+
 class ScalarKind(Kind[T]):
     """A kind that one scalar gives."""
 
     @abstractmethod
     def convert(self, scalar: Scalar) -> T:
-        """Return the typed value. Raises ValueError; its message replaces ``expected …``."""
+        """Return the typed value of a scalar that is not null. Raises Refused."""
 
     def read(self, node: Node, path: str, report: Report) -> T | None:
         """Convert a scalar; anything else, and null, is a mistake."""
@@ -53,23 +64,12 @@ class ScalarKind(Kind[T]):
         if isinstance(node, Scalar) and node.secret:
             report.secrets.add(path)
         try:
-            if not isinstance(node, Scalar) or is_null(node):
-                raise ValueError
+            if not isinstance(node, Scalar) or is_null(node) or node.reported:
+                raise Refused
             return self.convert(node)
-        except ValueError as error:
-            message = str(error) or f"expected {self.expects}"
-            expected, hint = message.split("; ", 1) if "; " in message else (message, "")
-            report.mistake(
-                node.place, path, f"{expected}, got {describe(node)}" + (f"; {hint}" if hint else "")
-            )
+        except Refused as refused:
+            report.wrong(node, path, refused.expected or self.expects, refused.hint)
             return None
-
-
-def text_of(scalar: Scalar) -> str:
-    """Return the text of a scalar that may be text. Raises ValueError for numbers and booleans."""
-    if scalar.loose or isinstance(scalar.value, str):
-        return scalar.text
-    raise ValueError
 
 
 @dataclass(frozen=True)
@@ -82,36 +82,33 @@ class Text(ScalarKind[str]):
     """Take numbers and booleans too, as they were written."""
 
     def convert(self, scalar: Scalar) -> str:
-        text = scalar.text if self.any_scalar else self._quoted(scalar)
-        if not re.fullmatch(self.pattern, text, re.DOTALL):
-            raise ValueError
-        return text
-
-    def _quoted(self, scalar: Scalar) -> str:
-        try:
-            return text_of(scalar)
-        except ValueError:
-            raise ValueError(f'expected {self.expects}; quote it: "{scalar.text}"') from None
+        """Return the text."""
+        fits = re.fullmatch(self.pattern, scalar.text, re.DOTALL)
+        if fits and (self.any_scalar or scalar.is_text):
+            return scalar.text
+        unquoted_number = fits and not isinstance(scalar.value, bool)
+        raise Refused(f'quote it: "{scalar.text}"' if unquoted_number else "")
 
     def json_schema(self) -> JsonSchema:
+        """Return a string with the pattern."""
         schema: JsonSchema = {"type": ["string", "number", "boolean"] if self.any_scalar else "string"}
-        if self.pattern != Text.pattern:
-            schema["pattern"] = f"^(?:{self.pattern})$"
-        return schema
+        return schema if self.pattern == Text.pattern else {**schema, "pattern": f"^(?:{self.pattern})$"}
 
 
 @dataclass(frozen=True)
 class Boolean(ScalarKind[bool]):
-    """``true`` or ``false``."""
+    """``true`` or ``false``, and no other words."""
 
     expects: str = "true or false"
 
     def convert(self, scalar: Scalar) -> bool:
+        """Return the boolean."""
         if isinstance(scalar.value, bool):
             return scalar.value
-        raise ValueError
+        raise Refused
 
     def json_schema(self) -> JsonSchema:
+        """Return the type."""
         return {"type": "boolean"}
 
 
@@ -124,19 +121,22 @@ class Integer(ScalarKind[int]):
 
     @property
     def expects(self) -> str:
+        """The range."""
         return f"an integer from {self.at_least} to {self.at_most}"
 
     def convert(self, scalar: Scalar) -> int:
+        """Return the number."""
         value = scalar.value
         if (
             isinstance(value, bool)
             or not isinstance(value, int)
             or not self.at_least <= value <= self.at_most
         ):
-            raise ValueError
+            raise Refused
         return value
 
     def json_schema(self) -> JsonSchema:
+        """Return the range."""
         return {"type": "integer", "minimum": self.at_least, "maximum": self.at_most}
 
 
@@ -151,26 +151,26 @@ class Choice(ScalarKind[str]):
 
     @property
     def expects(self) -> str:
+        """The words."""
         words = [*self.words, self.otherwise.expects] if self.otherwise else list(self.words)
         return f"{', '.join(words[:-1])} or {words[-1]}"
 
     def convert(self, scalar: Scalar) -> str:
-        try:
-            text = text_of(scalar)
-        except ValueError:
-            raise ValueError from None
+        """Return the word."""
+        text = scalar.text
+        if not scalar.is_text:
+            raise Refused
         if text in self.words:
             return text
         for pattern, name in self.later.items():
             if re.fullmatch(pattern, text):
-                raise ValueError(
-                    f"expected {self.expects}; {name} is not available in this version of prefork"
-                )
+                raise Refused(f"{name} is {LATER}")
         if self.otherwise and re.fullmatch(self.otherwise.pattern, text):
             return text
-        raise ValueError(f"expected {self.expects}{nearest(text, self.words)}")
+        raise Refused(did_you_mean(text, self.words).removeprefix("; "))
 
     def json_schema(self) -> JsonSchema:
+        """Return the words, and the form of other text."""
         words: JsonSchema = {"enum": list(self.words)}
         return {"anyOf": [words, self.otherwise.json_schema()]} if self.otherwise else words
 
@@ -182,189 +182,35 @@ class OrWord(ScalarKind[T]):
     word: str
     meaning: Any
     kind: ScalarKind[T]
+    later_mapping: str = ""
+    """How to name the mapping that a later version will take."""
 
     @property
     def expects(self) -> str:
-        return f"{self.kind.expects}, or {self.word}"
+        """The word, and what the kind expects."""
+        return f"{self.word}{',' if isinstance(self.kind, Boolean) else ' or'} {self.kind.expects}"
+
+    def read(self, node: Node, path: str, report: Report) -> T | None:
+        """Convert a scalar; a mapping may be one that a later version takes."""
+        if isinstance(node, Table) and self.later_mapping:
+            report.wrong(node, path, self.expects, f"; {self.later_mapping} is {LATER}")
+            return None
+        return super().read(node, path, report)
 
     def convert(self, scalar: Scalar) -> T:
+        """Return the word's meaning, or what the kind makes of the scalar."""
         if scalar.text == self.word:
             return self.meaning  # type: ignore[no-any-return]
         try:
             return self.kind.convert(scalar)
-        except ValueError as error:
-            if str(error):
-                raise
-            raise ValueError(f"expected {self.expects}") from None
+        except Refused as refused:
+            raise Refused(refused.hint.removeprefix("; "), refused.expected or self.expects) from None
 
     def show(self, value: T) -> Any:
-        return self.word if value == self.meaning else self.kind.show(value)
+        """Return the word where it stands for itself or for nothing, not where it stands for a value."""
+        is_word = value == self.meaning and self.meaning in (self.word, None)
+        return self.word if is_word else self.kind.show(value)
 
     def json_schema(self) -> JsonSchema:
+        """Return both."""
         return {"anyOf": [{"const": self.word}, self.kind.json_schema()]}
-
-
-@dataclass(frozen=True)
-class Duration(ScalarKind[float]):
-    """A span of time in seconds. ``or_zero``: 0 is allowed below the range, and switches the feature off."""
-
-    at_least: float = 0
-    at_most: float = 86400
-    or_zero: bool = False
-
-    @property
-    def expects(self) -> str:
-        low, high = units.format_duration(self.at_least), units.format_duration(self.at_most)
-        zero = "0 or " if self.or_zero else ""
-        return f"{zero}a duration such as 250ms, 30s or 5m, from {low} to {high}"
-
-    def convert(self, scalar: Scalar) -> float:
-        if scalar.value is None or isinstance(scalar.value, bool):
-            raise ValueError
-        seconds = units.parse_duration(scalar.value)
-        if seconds == 0 and self.or_zero:
-            return 0.0
-        if seconds is None or not self.at_least <= seconds <= self.at_most:
-            raise ValueError
-        return seconds
-
-    def show(self, value: float) -> Any:
-        return units.format_duration(value) if value else 0
-
-    def json_schema(self) -> JsonSchema:
-        return {
-            "anyOf": [
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"},
-                {"type": "number", "minimum": 0 if self.or_zero else self.at_least, "maximum": self.at_most},
-            ]
-        }
-
-
-@dataclass(frozen=True)
-class Size(ScalarKind[int]):
-    """A number of bytes."""
-
-    at_least: int
-    at_most: int
-
-    @property
-    def expects(self) -> str:
-        low, high = units.format_size(self.at_least), units.format_size(self.at_most)
-        return f"a size such as 64KiB or 1MiB, from {low} to {high}"
-
-    def convert(self, scalar: Scalar) -> int:
-        if scalar.value is None or isinstance(scalar.value, bool):
-            raise ValueError
-        size = units.parse_size(scalar.value)
-        if size is None:
-            decimal = re.fullmatch(r"([0-9.]+) ?([kmgt])i?b?", scalar.text, re.IGNORECASE)
-            hint = f"; did you mean {decimal[1]}{decimal[2].upper()}iB?" if decimal else ""
-            raise ValueError(f"expected {self.expects}{hint}")
-        if not self.at_least <= size <= self.at_most:
-            raise ValueError
-        return size
-
-    def show(self, value: int) -> Any:
-        return units.format_size(value)
-
-    def json_schema(self) -> JsonSchema:
-        return {
-            "anyOf": [
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB)$"},
-                {"type": "integer", "minimum": self.at_least, "maximum": self.at_most},
-            ]
-        }
-
-
-@dataclass(frozen=True)
-class Mode(ScalarKind[int]):
-    """A file mode: quoted octal digits, because YAML would read an unquoted 0660 as the number 660."""
-
-    expects: str = 'an octal mode in quotes such as "0660"'
-
-    def convert(self, scalar: Scalar) -> int:
-        if not scalar.loose and isinstance(scalar.value, int):
-            raise ValueError(f'expected {self.expects}; quote it: "{scalar.text.removeprefix("0o")}"')
-        mode = units.parse_mode(scalar.text)
-        if mode is None:
-            raise ValueError
-        return mode
-
-    def show(self, value: int) -> Any:
-        return f"{value:04o}"
-
-    def json_schema(self) -> JsonSchema:
-        return {"type": "string", "pattern": "^0?[0-7]{3}$"}
-
-
-@dataclass(frozen=True)
-class Batch(ScalarKind[float]):
-    """How many at a time: a whole number, or a share as a percentage (kept as a fraction of at most 1)."""
-
-    expects: str = "a percentage such as 25%, or a number of workers from 1"
-
-    def convert(self, scalar: Scalar) -> float:
-        value = scalar.value
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024:
-            return value
-        share = units.parse_share(scalar.text)
-        if share is None or not 0 < share <= 1:
-            raise ValueError
-        return share
-
-    def show(self, value: float) -> Any:
-        return value if isinstance(value, int) else f"{value * 100:g}%"
-
-    def json_schema(self) -> JsonSchema:
-        share = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}
-        return {"anyOf": [share, {"type": "integer", "minimum": 1, "maximum": 1024}]}
-
-
-@dataclass(frozen=True)
-class ListenAddress(ScalarKind[str]):
-    """An address to listen on, kept in its normal form."""
-
-    expects: str = address.FORMS
-
-    def convert(self, scalar: Scalar) -> str:
-        return str(address.parse(scalar.text))
-
-    def json_schema(self) -> JsonSchema:
-        return {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 65535}]}
-
-
-@dataclass(frozen=True)
-class Application(ScalarKind[str]):
-    """The application's address; only its form is looked at, because the master never imports it."""
-
-    expects: str = 'module:attribute, module, "module:create(args)" or path/wsgi.py:attribute'
-    _name: ClassVar[str] = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
-
-    def convert(self, scalar: Scalar) -> str:
-        text = text_of(scalar)
-        module, colon, attribute = text.partition(":")
-        is_module = re.fullmatch(self._name, module) and not module.endswith(".py")
-        if not is_module and not re.fullmatch(r"[^\0\n]*[^/]\.py", module):
-            raise ValueError
-        if colon and not re.fullmatch(self._name, attribute) and not _is_call(attribute):
-            raise ValueError
-        return text
-
-    def json_schema(self) -> JsonSchema:
-        return {"type": "string", "minLength": 1}
-
-
-def _is_call(text: str) -> bool:
-    """Tell whether the text is a call with literal arguments, such as ``create("prod", debug=False)``."""
-    try:
-        call = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name | ast.Attribute):
-        return False
-    try:
-        for argument in [*call.args, *(k.value for k in call.keywords)]:
-            ast.literal_eval(argument)
-    except ValueError:
-        return False
-    return all(k.arg for k in call.keywords)

@@ -36,6 +36,11 @@ class Loaded:
     origins: Mapping[str, Place]
     secrets: frozenset[str]
 
+    @property
+    def has_pools(self) -> bool:
+        """Whether the config was written with ``pools``."""
+        return any(path.startswith("pools.") for path in self.origins)
+
 
 def load(
     files: Sequence[str], overrides: Sequence[Override] = (), environ: Mapping[str, str] = os.environ
@@ -45,21 +50,19 @@ def load(
     Raises ConfigError with a line for each mistake.
     """
     report = Report()
-    trees = [tree for file in files if (tree := _read_tree(file, report))]
-    trees += [tree for override in overrides if (tree := override.tree(report))]
-    if not trees and not report.mistakes:
+    trees = [_read_tree(file, report) for file in files]
+    if None in trees:  # what the others lack may be in the file that cannot be read
+        raise ConfigError("\n".join(report.lines()))
+    trees += [override.tree(report) for override in overrides]
+    merged = merge_all(tree for tree in trees if tree)
+    if not merged.entries and not report.mistakes:
         raise ConfigError(
             f"app: missing: expected {_EXAMPLE} in a config file, or the application as argument"
         )
-    loaded = None
-    if trees:
-        root = Interpolation(environ, report).apply(merge_all(trees))
-        assert isinstance(root, Table)
-        config = assemble(root, tuple(files), environ, report)
-        loaded = Loaded(config, report.origins, frozenset(report.secrets))
-    if report.mistakes or loaded is None:
+    config = assemble(Interpolation(environ, report).table(merged), tuple(files), environ, report)
+    if report.mistakes:
         raise ConfigError("\n".join(report.lines()))
-    return loaded
+    return Loaded(config, report.origins, frozenset(report.secrets))
 
 
 def _read_tree(file: str, report: Report) -> Table | None:

@@ -52,8 +52,13 @@ class Override:
 
 def merge(lower: Node, upper: Node) -> Node:
     """Return both trees as one; ``upper`` wins where both have a value, even with a null, which resets."""
-    if not isinstance(lower, Table) or not isinstance(upper, Table):
-        return upper
+    if isinstance(lower, Table) and isinstance(upper, Table):
+        return merge_tables(lower, upper)
+    return upper
+
+
+def merge_tables(lower: Table, upper: Table) -> Table:
+    """Return both mappings as one, at the place of the lower."""
     entries = dict(lower.entries)
     for name, entry in upper.entries.items():
         known = entries.get(name)
@@ -63,9 +68,7 @@ def merge(lower: Node, upper: Node) -> Node:
 
 def merge_all(trees: Iterable[Table]) -> Table:
     """Return all trees as one, the last one winning."""
-    result, *others = trees
-    for tree in others:
-        merged = merge(result, tree)
-        assert isinstance(merged, Table)
-        result = merged
+    result = Table(Place("command line"), {})
+    for tree in trees:
+        result = merge_tables(result, tree) if result.entries else tree
     return result

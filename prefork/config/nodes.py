@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TypeAlias
 
 CoreValue: TypeAlias = bool | int | float | str | None
@@ -59,13 +58,22 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value. ``loose`` text (interpolated, or a flag's) is converted to the type its key wants."""
+    """One value. ``loose`` text (interpolated, or a flag's) is converted to the type its key wants.
+
+    ``secret``: from a file, not to be printed. ``reported``: a mistake in it was reported already.
+    """
 
     place: Place
     text: str
     value: CoreValue
     loose: bool = False
     secret: bool = False
+    reported: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a key that wants text takes this, and not a number or boolean."""
+        return self.loose or isinstance(self.value, str)
 
     @classmethod
     def of_text(cls, place: Place, text: str, *, secret: bool = False) -> Scalar:
@@ -126,16 +134,9 @@ def describe(node: Node) -> str:
         return "a secret value"
     if is_null(node):
         return "nothing"
-    quoted = node.loose or isinstance(node.value, str)
     text = node.text if len(node.text) <= _SHOWN else node.text[:_SHOWN] + "…"
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f'"{text}"' if quoted else text
-
-
-def nearest(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """Return ``; did you mean "…"?`` for the nearest known word, or nothing."""
-    found = get_close_matches(word.lower(), list(known), n=1)
-    return f'; did you mean "{found[0]}"?' if found else ""
+    return f'"{text}"' if node.is_text else text
 
 
 def join(path: str, name: str) -> str:
@@ -158,6 +159,13 @@ class Report:
         inherited = re.sub(r"^pools\.[^.]+\.", "", path)
         if (place, f"{inherited}: {message}") not in self.mistakes:
             self.mistakes[place, f"{path}: {message}" if path else message] = None
+
+    def wrong(self, node: Node, path: str, expected: str, hint: str = "") -> None:
+        """Note a value that is not what was expected, unless it was reported already."""
+        if isinstance(node, Scalar) and node.reported:
+            self.blamed.add(path)
+        else:
+            self.mistake(node.place, path, f"expected {expected}, got {describe(node)}{hint}")
 
     def blames(self, *paths: str) -> bool:
         """Tell whether there is a mistake at one of these keys or below it."""

@@ -51,7 +51,7 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
             continue
         for name in ("mode", "owner", "group"):
             place = report.origins.get(f"{path_of}.{name}")
-            if place:
+            if place and not report.blames(f"{path_of}.{name}"):
                 got = f"got one beside {listen.address}"
                 report.mistake(place, f"{path_of}.{name}", f"expected {name} for a unix socket only, {got}")
 
@@ -73,10 +73,9 @@ def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
 def _listens(pool: Pool, path: str, report: Report) -> list[tuple[str, Any]]:
     """Return the listeners that are valid, each with its path."""
     where = join(path, "listen")
-    if report.blames(where) or not pool.listen:
-        return []
     is_list = f"{where}[0]" in report.origins
-    return [(f"{where}[{n}]" if is_list else where, one) for n, one in enumerate(pool.listen)]
+    paths = ((f"{where}[{n}]" if is_list else where, one) for n, one in enumerate(pool.listen or ()))
+    return [(path_of, one) for path_of, one in paths if one and one.address]
 
 
 def _collide(one: Address, other: Address) -> bool:

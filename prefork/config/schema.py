@@ -16,19 +16,9 @@ from typing import ClassVar, Literal
 
 from prefork.config.address import FORMS, Address, parse
 from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, key
-from prefork.config.kinds import (
-    Application,
-    Batch,
-    Boolean,
-    Choice,
-    Duration,
-    Integer,
-    ListenAddress,
-    Mode,
-    OrWord,
-    Size,
-    Text,
-)
+from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
+from prefork.config.names import Application, ListenAddress
+from prefork.config.quantities import Batch, Duration, Mode, Size
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -129,7 +119,9 @@ class Pool:
     name: str
     app: str = key(REQUIRED, Application(), "The application: a WSGI callable, or a subclass of Server.")
     root_path: str = key(
-        "", Text('"" or a path that starts with / and does not end with /', r"|(/[^/\0]+)+"), "SCRIPTNAME."
+        "",
+        Text('"" or a path that starts with / and does not end with /', r"|(/[^/\0]+)+"),
+        "SCRIPT_NAME: the path below which the application is mounted.",
     )
     listen: tuple[Listen, ...] = key(
         ["127.0.0.1:8000"],
@@ -138,7 +130,7 @@ class Pool:
     )
     workers: int | Literal["auto"] = key(
         "auto",
-        OrWord("auto", "auto", Integer(1, 1024)),
+        OrWord("auto", "auto", Integer(1, 1024), later_mapping="{min, max}"),
         "Worker processes. auto: WEB_CONCURRENCY when set, else what the CPU quota and the memory give.",
     )
     threads: int = key(1, Integer(1, 256), "Requests that one worker runs at a time.")

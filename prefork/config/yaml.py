@@ -90,6 +90,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Unread
         message = (
             f'expected a value, got an unquoted {found}, whose braces are YAML here; quote it: "{found}"'
         )
+    elif "mapping values" in (error.problem or ""):
+        message += '; check the indentation, and quote text that has ": " in it'
     elif "\t" in line[: mark.column + 1]:
         message += "; indent with spaces, not tabs"
     return Unreadable(Place(source, mark.line + 1, mark.column + 1), message)
@@ -153,7 +155,8 @@ class _Builder:
     def _check_tag(self, event: NodeEvent) -> None:
         tag = getattr(event, "tag", None)
         if tag and tag != "!":
-            self._refuse(event, f"expected a value without a tag, got {tag}; quote a value to make it text")
+            short = tag.replace("tag:yaml.org,2002:", "!!")
+            self._refuse(event, f"expected a value without a tag, got {short}; quote a value to make it text")
 
     def _alias(self, event: AliasEvent) -> None:
         if event.anchor not in self.anchors:

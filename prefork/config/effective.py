@@ -1,0 +1,89 @@
+"""The effective config as YAML, for ``prefork check``: every value, and where it was set."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prefork.config.assemble import plain
+from prefork.config.load import Loaded
+from prefork.config.nodes import join, resolve
+
+MASK: Final = "***"
+
+_FREE_NAMES: Final = re.compile(r"(?:^|\.)(?:env|log\.fields)\.(?P<name>.+)$")
+_SECRET_NAME: Final = re.compile(
+    r"pass(?!enger)|pwd|secret|token|credential|private|auth(?!or)|dsn|salt|signature|cookie|(?:^|[_-])key(?:$|[_-])|apikey",
+    re.IGNORECASE,
+)
+_URL_PASSWORD: Final = re.compile(r"(://[^:/?#@\s]*:)[^@\s]+(?=@)")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_/.+~-](?:[A-Za-z0-9_/.+~:@%=-]*[A-Za-z0-9_/.+~@%=-])?")
+
+
+def render(loaded: Loaded, show_secrets: bool = False) -> str:
+    """Return the config as YAML that loads to the same config, if it has no masked secrets.
+
+    Each value that was set is followed by ``# from app.yaml:3``. Masked are values that came from
+    ``${file:…}``, variables whose name looks secret, and passwords in URLs.
+    """
+    tree = plain(loaded.config)
+    if not loaded.has_pools:
+        (pool,) = tree.pop("pools").values()
+        name = {"name": tree.pop("name")}
+        tree = {"app": pool.pop("app"), **name, **pool, **tree}
+    return "".join(f"{line}\n" for line in _Renderer(loaded, show_secrets).table(tree, "", ""))
+
+
+class _Renderer:
+    """Writes plain data as block mappings, with lists in flow style where they are short."""
+
+    def __init__(self, loaded: Loaded, show_secrets: bool) -> None:
+        self._loaded = loaded
+        self._show_secrets = show_secrets
+
+    def table(self, table: Mapping[str, Any], path: str, indent: str) -> Iterator[str]:
+        """Yield the lines of a mapping."""
+        for name, value in table.items():
+            below = join(path, name)
+            if isinstance(value, Mapping) and value:
+                yield f"{indent}{_word(name)}:"
+                yield from self.table(value, below, indent + "  ")
+            else:
+                yield f"{indent}{_word(name)}: {self._inline(value, below)}{self._comment(below)}"
+
+    def _inline(self, value: Any, path: str) -> str:
+        """Return a value in flow style."""
+        if isinstance(value, Mapping):
+            return (
+                "{"
+                + ", ".join(f"{_word(k)}: {self._inline(v, join(path, k))}" for k, v in value.items())
+                + "}"
+            )
+        if isinstance(value, list):
+            return "[" + ", ".join(self._inline(v, f"{path}[{n}]") for n, v in enumerate(value)) + "]"
+        return _word(self._masked(value, path))
+
+    def _masked(self, value: Any, path: str) -> Any:
+        if self._show_secrets or not isinstance(value, str):
+            return value
+        free = _FREE_NAMES.search(path)
+        if path in self._loaded.secrets or (value and free and _SECRET_NAME.search(free["name"])):
+            return MASK
+        return _URL_PASSWORD.sub(rf"\g<1>{MASK}", value)
+
+    def _comment(self, path: str) -> str:
+        place = self._loaded.origins.get(path)
+        return f"  # from {place.brief}" if place else ""
+
+
+def _word(value: Any) -> str:
+    """Return a scalar as YAML, quoted where YAML or interpolation would read something else."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _PLAIN.fullmatch(value) and isinstance(resolve(value), str) and not value.startswith(("-", "%", "@")):
+        return value
+    return json.dumps(
+        value.replace("$", "$$") if "${" in value or "$$" in value else value, ensure_ascii=False
+    )

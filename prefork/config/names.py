@@ -1,0 +1,66 @@
+"""Kinds of values that name something: addresses to listen on, and the application."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from prefork.config import address
+from prefork.config.kinds import JsonSchema, Refused, ScalarKind
+from prefork.config.nodes import Scalar
+
+_MODULE: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_FILE: Final = r"[^\0\n:]*[^/\0\n:]\.py"
+
+
+@dataclass(frozen=True)
+class ListenAddress(ScalarKind[str]):
+    """An address to listen on, kept in its normal form."""
+
+    expects: str = address.FORMS
+
+    def convert(self, scalar: Scalar) -> str:
+        """Return the normal form."""
+        try:
+            return str(address.parse(scalar.text))
+        except ValueError as error:
+            raise Refused(expected=str(error)) from None
+
+    def json_schema(self) -> JsonSchema:
+        """Return text, or a port."""
+        return {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 65535}]}
+
+
+@dataclass(frozen=True)
+class Application(ScalarKind[str]):
+    """The application's place; only its form is looked at, because the master never imports it."""
+
+    expects: str = 'module:attribute, module, "module:create(args)" or path/wsgi.py:attribute'
+
+    def convert(self, scalar: Scalar) -> str:
+        """Return the text."""
+        module, colon, attribute = scalar.text.partition(":")
+        if not scalar.is_text or not re.fullmatch(f"{_MODULE}|{_FILE}", module):
+            raise Refused
+        if colon and not re.fullmatch(_MODULE, attribute) and not _is_call(attribute):
+            raise Refused
+        return scalar.text
+
+    def json_schema(self) -> JsonSchema:
+        """Return text."""
+        return {"type": "string", "minLength": 1}
+
+
+def _is_call(text: str) -> bool:
+    """Tell whether the text is a call with literal arguments, such as ``create("prod", debug=False)``."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name | ast.Attribute):
+            return False
+        for argument in [*call.args, *(k.value for k in call.keywords)]:
+            ast.literal_eval(argument)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return all(k.arg for k in call.keywords)
