@@ -42,11 +42,16 @@ def fork() -> int:
 def spawn(main: Callable[[], int]) -> int:
     """Fork a child that runs ``main`` and exits with what it returns; return the child's pid.
 
-    The child never returns into the caller's frames: whatever happens it ends with ``os._exit``.
+    The child never returns into the caller's frames: whatever happens it ends with ``os._exit``. It starts
+    with all signals blocked, so that none reaches the handlers that it inherits; it must unblock them.
     """
-    pid = fork()
-    if pid == 0:
-        run_and_exit(main)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = fork()
+        if pid == 0:
+            run_and_exit(main)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
 
 

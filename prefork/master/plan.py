@@ -23,9 +23,9 @@ class Plan:
     cells: int
 
 
-def batch_size(wanted: int, share: float) -> int:
-    """Return how many workers a reload replaces at a time: ``share`` of them, at least one."""
-    return max(1, ceil(wanted * share))
+def batch_size(wanted: int, batch: float | int) -> int:
+    """Return how many workers a reload replaces at a time: a number, or a share of ``wanted``; at least one."""
+    return max(1, batch if isinstance(batch, int) else ceil(wanted * batch))
 
 
 @dataclass(slots=True, eq=False)

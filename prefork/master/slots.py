@@ -157,7 +157,7 @@ class SlotTable:
             backoff = self._backoff(worker.slot)
             lived_s = now - worker.ready_at if worker.ready_at is not None else 0.0
             delay_s = backoff.failed(now, lived_s, self.random())
-            if self._on_trial(worker) and (
+            if self.is_on_trial(worker.generation) and (
                 worker.ready_at is None or backoff.failures >= MOST_FAILURES_ON_TRIAL
             ):
                 return [BootFailed(worker)]
@@ -200,13 +200,18 @@ class SlotTable:
 
     # Questions
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
+
+    def is_on_trial(self, generation: int) -> bool:
+        """Tell whether a generation has workers, but has not taken over yet."""
+        uncommitted = self._previous is not None or not self._established
+        return uncommitted and generation == self.plan.generation
+
     def ready_count(self, generation: int) -> int:
         """Return how many workers of a generation are ready."""
         return sum(w.state is State.READY and w.generation == generation for w in self.workers.values())
-
-    def filled_by_others(self, generation: int) -> bool:
-        """Tell whether a worker of another generation still lives."""
-        return any(worker.generation != generation for worker in self.workers.values())
 
     # The rule
 
@@ -319,8 +324,3 @@ class SlotTable:
 
     def _backoff(self, index: int) -> BackOff:
         return self._backoffs.setdefault(index, BackOff())
-
-    def _on_trial(self, worker: Worker) -> bool:
-        """Tell whether it belongs to a generation that has not taken over yet."""
-        uncommitted = self._previous is not None or not self._established
-        return uncommitted and worker.generation == self.plan.generation

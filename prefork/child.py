@@ -1,0 +1,56 @@
+"""What a mold and a worker have in common: how a forked child of prefork begins.
+
+Runs in the mold and in workers.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from setproctitle import setproctitle
+
+from prefork.heritage import Heritage, close_all_but
+
+# Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
+# They get a handler that does nothing and are not ignored: what is ignored stays so in the programs that
+# an application starts, while a handler is reset by exec.
+_QUIET = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def begin(heritage: Heritage, title: str) -> None:
+    """Reset what was inherited: signals, descriptors, the title of the process."""
+    signal.set_wakeup_fd(-1)
+    for number in _QUIET:
+        signal.signal(number, _nothing)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    close_all_but(heritage.descriptors())
+    setproctitle(title)
+    # SIGABRT is how the master asks an overdue process for its stack before it ends it.
+    faulthandler.enable(heritage.logs[0] if heritage.logs else 2)
+
+
+def on_term(callback: Callable[[], None]) -> None:
+    """Call ``callback`` when SIGTERM comes; it must not raise."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        callback()
+
+    signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,76 @@
+"""A generation of a pool: what all its molds and workers inherit.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefork.config import Pool as PoolConfig
+from prefork.heritage import Heritage, InheritedListener
+from prefork.master.listeners import Listener
+from prefork.master.plan import Plan, batch_size
+from prefork.scoreboard import Scoreboard
+
+SPARE_CELLS = 64
+"""Cells beyond twice the wanted workers: for scaling by signals, and for spawns that got lost."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """One generation of one pool, as long as any of its processes lives."""
+
+    number: int
+    config: PoolConfig
+    wanted: int
+    listeners: tuple[Listener, ...]
+    scoreboard: Scoreboard
+
+    @classmethod
+    def create(
+        cls, number: int, config: PoolConfig, wanted: int, listeners: tuple[Listener, ...], doorbell: int
+    ) -> Generation:
+        """Make its shared memory; no process yet."""
+        scoreboard = Scoreboard.create(
+            config.name,
+            number,
+            cells=2 * wanted + SPARE_CELLS,
+            threads=config.threads,
+            doorbell=doorbell,
+        )
+        return cls(number, config, wanted, listeners, scoreboard)
+
+    def plan(self) -> Plan:
+        """Return what the slot table should aim at."""
+        timeouts = self.config.timeouts
+        return Plan(
+            generation=self.number,
+            wanted=self.wanted,
+            batch=batch_size(self.wanted, self.config.reload.batch),
+            boot_s=timeouts.boot,
+            graceful_s=timeouts.graceful,
+            cells=len(self.scoreboard.cells),
+        )
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers may be wanted: their successors need cells, too."""
+        return len(self.scoreboard.cells) // 2
+
+    def heritage(
+        self, server: str, *, lifeline: int, doorbell: int, channel: int, logs: tuple[int, ...]
+    ) -> Heritage:
+        """Return what its next mold inherits."""
+        return Heritage(
+            server=server,
+            pool=self.config.name,
+            generation=self.number,
+            lifeline=lifeline,
+            doorbell=doorbell,
+            channel=channel,
+            listeners=tuple(
+                InheritedListener(listener.fileno(), listener.address) for listener in self.listeners
+            ),
+            logs=logs,
+        )

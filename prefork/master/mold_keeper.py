@@ -1,0 +1,171 @@
+"""Keeps a generation supplied with a mold: starts it, hears it out, starts it again when it dies.
+
+Runs in the master. Whether a failure ends the generation (it has not served yet) or is only a delay (its workers
+serve on) is for the pool to say.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Protocol
+
+from prefork.channel import Message
+from prefork.log import Log
+from prefork.master.backoff import BackOff
+from prefork.master.loop import Loop, Timer
+from prefork.master.mold_process import MoldProcess, MoldState
+from prefork.process import Exit
+
+
+class MoldOwner(Protocol):
+    """Who is told how the mold does."""
+
+    def mold_ready(self, generation: int) -> None:
+        """Workers can be forked."""
+
+    def mold_gone(self, generation: int) -> None:
+        """No workers can be forked for now."""
+
+    def mold_failed(self, generation: int, reason: str, details: str) -> None:
+        """The mold did not get ready, or died: call ``retry``, or give the generation up."""
+
+
+class MoldKeeper:
+    """The mold of one generation of a pool, in all its lives."""
+
+    def __init__(
+        self,
+        pool: str,
+        generation: int,
+        loop: Loop,
+        log: Log,
+        owner: MoldOwner,
+        *,
+        spawn: Callable[[int, bool], int],
+        preload: bool,
+        boot_s: float,
+    ) -> None:
+        """``spawn(channel, preload)`` runs in the child and is the mold's life."""
+        self._loop = loop
+        self._log = log.bind(f"{pool} mold gen {generation}", pool=pool, generation=generation)
+        self._generation = generation
+        self._owner = owner
+        self._spawn = spawn
+        self._preload = preload
+        self._boot_s = boot_s
+        self._process: MoldProcess | None = None
+        self._backoff = BackOff()
+        self._timer: Timer | None = None
+        self._dismissed = False
+        self._failed = False
+        """The owner was told of this process's failure already."""
+
+    def start(self) -> None:
+        """Fork the mold, unless it was dismissed."""
+        self._timer = None
+        if self._dismissed:
+            return
+        if self._process is not None:  # its predecessor is slow to die
+            self._timer = self._loop.call_later(0.1, self.start)
+            return
+        self._failed = False
+        self._process = MoldProcess(
+            self._loop,
+            lambda channel: self._spawn(channel, self._preload),
+            boot_s=self._boot_s,
+            on_message=self._said,
+            on_timeout=self._timed_out,
+        )
+        self._log.debug("mold-started", f"pid {self._process.pid}", pid=self._process.pid)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_gone(self) -> bool:
+        """No process lives, and none will be started."""
+        return self._process is None and self._dismissed
+
+    def send(self, kind: str, fds: Sequence[int] = (), **fields: object) -> bool:
+        """Send an order; return False if there is nobody to take it."""
+        return self._process is not None and self._process.send(kind, fds, **fields)
+
+    def dismiss(self) -> None:
+        """It is not needed any more."""
+        self._dismissed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._process is not None:
+            self._process.dismiss()
+        self._owner.mold_gone(self._generation)
+
+    def retry(self) -> None:
+        """Load the application again from disk, after a while."""
+        delay_s = self._backoff.failed(monotonic(), 0.0, random.random())
+        self._log.info(
+            "mold-respawn",
+            f"loads the application again from disk in {delay_s:.1f} s",
+            delay_s=round(delay_s, 3),
+        )
+        self._timer = self._loop.call_later(delay_s, self.start)
+
+    def died(self, exit: Exit) -> None:
+        """Its process was reaped."""
+        process = self._process
+        assert process is not None
+        process.gone()  # takes what it said last
+        self._process = None
+        self._owner.mold_gone(self._generation)
+        if self._dismissed or self._failed:
+            return
+        if process.state is MoldState.UNSUITABLE:
+            self.start()
+            return
+        if process.was_ready:
+            if monotonic() - process.started_at > self._boot_s:
+                self._backoff = BackOff()
+            self._log.error(
+                "mold-gone",
+                f"pid {exit.pid}: {exit}, not expected; its workers serve on",
+                pid=exit.pid,
+                exit_status=exit.exit_status,
+                signal=exit.signal,
+            )
+        self._owner.mold_failed(self._generation, f"the mold died while it loaded: {exit}", "")
+
+    def _said(self, process: MoldProcess, message: Message) -> None:
+        if process is not self._process or process.state is not MoldState.LOADING:
+            return
+        match message.kind:
+            case "ready":
+                process.became_ready()
+                took_s = monotonic() - process.started_at
+                what = "loaded the application" if message.fields.get("preload") else "ready to fork"
+                self._log.info(
+                    "mold-ready", f"{what} in {took_s:.2f} s", pid=process.pid, took_s=round(took_s, 3)
+                )
+                self._owner.mold_ready(self._generation)
+            case "unsuitable":
+                left = [str(name) for key in ("threads", "sockets") for name in message.fields.get(key, ())]
+                self._log.warning(
+                    "preload-off",
+                    "workers load the application for themselves, because its import leaves behind what a "
+                    f"fork does not keep: {', '.join(left)} (preload: false says so in the config)",
+                    leftovers=left,
+                )
+                self._preload = False
+                process.dismiss(MoldState.UNSUITABLE)
+            case "failed":
+                process.dismiss()
+                self._fail("the application cannot be loaded", str(message.fields.get("text", "")))
+
+    def _timed_out(self, process: MoldProcess) -> None:
+        self._fail(f"the application did not load within timeouts.boot ({self._boot_s:g} s)", "")
+
+    def _fail(self, reason: str, details: str) -> None:
+        self._failed = True
+        self._owner.mold_failed(self._generation, reason, details)

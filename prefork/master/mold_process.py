@@ -1,0 +1,125 @@
+"""A mold as the master sees it: a child that loads for a while and then forks workers on order.
+
+Runs in the master, which never waits for a mold and trusts nothing it says but what the kernel confirms.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from enum import Enum
+from time import monotonic
+
+from prefork.channel import Channel, ChannelClosed, Message
+from prefork.master.loop import Loop, Timer
+from prefork.master.worker_states import ABORT_S
+from prefork.process import Process, spawn
+
+LEAVE_S = 1.0
+"""A mold that is not needed any more has this long to notice before it is killed."""
+LOADING_LEAVE_S = 0.2
+"""The same for one that may be in the middle of an import, which cannot notice."""
+
+
+class MoldState(Enum):
+    LOADING = "loading"
+    READY = "ready"
+    LEAVING = "leaving"
+    """it failed, or is not needed any more"""
+    UNSUITABLE = "unsuitable"
+    """it leaves because its import left behind what a fork does not keep"""
+
+
+class MoldProcess:
+    """One mold process. ``on_message`` is told what it says, ``on_timeout`` that its boot timeout passed."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        main: Callable[[int], int],
+        *,
+        boot_s: float,
+        on_message: Callable[[MoldProcess, Message], None],
+        on_timeout: Callable[[MoldProcess], None],
+    ) -> None:
+        """Fork it; ``main`` gets the descriptor of the mold's own channel."""
+        self.state = MoldState.LOADING
+        self.was_ready = False
+        self.started_at = monotonic()
+        self._loop = loop
+        self._on_message = on_message
+        self._on_timeout = on_timeout
+        self._channel: Channel | None
+        self._channel, theirs = Channel.pair()
+        pid = spawn(lambda: main(theirs.fileno()))
+        theirs.close()
+        self._process = Process(pid)
+        self._timer: Timer | None = loop.call_later(boot_s, self._boot_timed_out) if boot_s else None
+        loop.watch(self._channel.fileno(), self.read)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def became_ready(self) -> None:
+        """Note that it can fork workers."""
+        self.state = MoldState.READY
+        self.was_ready = True
+        self._cancel_timer()
+
+    def send(self, kind: str, fds: Sequence[int] = (), **fields: object) -> bool:
+        """Send an order; return False if the mold is gone or does not read."""
+        if self._channel is None:
+            return False
+        try:
+            return self._channel.send(kind, fds, **fields)
+        except ChannelClosed:
+            return False
+
+    def read(self) -> None:
+        """Take what it said. At the end of the channel only close it: its death is told by SIGCHLD."""
+        try:
+            while self._channel is not None and (message := self._channel.receive()) is not None:
+                for fd in message.fds:
+                    os.close(fd)
+                self._on_message(self, message)
+        except ChannelClosed:
+            self._close_channel()
+
+    def dismiss(self, state: MoldState = MoldState.LEAVING) -> None:
+        """Let it go: it leaves when its channel closes, else it is killed."""
+        if self.state in (MoldState.LOADING, MoldState.READY):
+            loads = self.state is MoldState.LOADING
+            self.state = state
+            self._close_channel()
+            self._cancel_timer()
+            # What imports an application cannot see that the channel closed.
+            self._timer = self._loop.call_later(LOADING_LEAVE_S if loads else LEAVE_S, self._kill)
+
+    def gone(self) -> None:
+        """It died and was reaped."""
+        self.read()
+        self._close_channel()
+        self._cancel_timer()
+        self._process.close()
+
+    def _boot_timed_out(self) -> None:
+        """Make it write its stack, and end it."""
+        self._process.signal(signal.SIGABRT)
+        self._timer = self._loop.call_later(ABORT_S, self._kill)
+        self._on_timeout(self)
+
+    def _kill(self) -> None:
+        self._process.signal(signal.SIGKILL)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None

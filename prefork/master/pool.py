@@ -1,0 +1,375 @@
+"""A pool as it runs: carries out what the slot table decides, and tells the table what happens.
+
+Runs in the master. It owns the channels and processes of its workers, and its generations with their molds and
+shared memory. What concerns all pools (reload, stop, listeners) is the supervisor's, told through ``Watcher``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from prefork.channel import Channel, ChannelClosed, Message
+from prefork.log import Log
+from prefork.master.generation import Generation
+from prefork.master.loop import Loop
+from prefork.master.mold_keeper import MoldKeeper
+from prefork.master.obituary import write_obituary
+from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
+from prefork.master.slots import SlotTable
+from prefork.master.worker_states import Reaction, State
+from prefork.process import Exit, Process
+from prefork.scoreboard import Counts
+
+MESSAGES_AT_A_TIME = 16
+"""A worker that floods its channel must not keep the master from the others."""
+
+
+class Watcher(Protocol):
+    """What a pool tells the supervisor."""
+
+    def gate_reached(self, pool: Pool, generation: int) -> None:
+        """The first batch of a generation is ready."""
+
+    def all_ready(self, pool: Pool, generation: int) -> None:
+        """Every slot has a ready worker of the generation."""
+
+    def generation_failed(self, pool: Pool, generation: int, reason: str, details: str) -> None:
+        """A generation that has not taken over yet cannot; ``details`` may be a traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a pool needs of the master to make children."""
+
+    loop: Loop
+    log: Log
+    mold_main: Callable[[Generation, int, bool], int]
+    """The life of a mold: its generation, the descriptor of its channel, whether it loads the application."""
+    oom_kills: Callable[[], bool]
+    """Tell whether the kernel killed for lack of memory since the last call."""
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """The master's hold on a worker."""
+
+    channel: Channel
+    process: Process | None = None
+    failure: str = ""
+    """What the worker said of its failed boot."""
+    is_open: bool = True
+
+
+class Pool:
+    """One pool, through all its generations."""
+
+    def __init__(self, first: Generation, means: Means, watcher: Watcher) -> None:
+        self.name = first.config.name
+        self.current = first
+        self.table = SlotTable(first.plan(), random.random)
+        self.totals = Counts()
+        """Counters of all workers that are gone."""
+        self._means = means
+        self._log = means.log
+        self._watcher = watcher
+        self.generations: dict[int, Generation] = {}
+        self._molds: dict[int, MoldKeeper] = {}
+        self._links: dict[int, _Link] = {}
+        self._by_pid: dict[int, Worker] = {}
+        self._empty_listeners = False
+        """Workers that drain now first take what waits in listeners that are about to close."""
+
+    # What the supervisor asks for
+
+    def add(self, generation: Generation) -> None:
+        """Start the mold of a generation; when it is ready its workers follow."""
+        self.generations[generation.number] = generation
+        self._molds[generation.number] = MoldKeeper(
+            self.name,
+            generation.number,
+            self._means.loop,
+            self._log,
+            self,
+            spawn=lambda channel, preload: self._means.mold_main(generation, channel, preload),
+            preload=generation.config.preload is not False,
+            boot_s=generation.config.timeouts.boot,
+        )
+        self._molds[generation.number].start()
+
+    def open_gate(self) -> None:
+        """Every pool has its first batch: old workers may go."""
+        self._carry_out(self.table.open_gate(monotonic()))
+
+    def commit(self, number: int, *, empty_listeners: bool) -> None:
+        """Let a generation take over for good.
+
+        With ``empty_listeners`` the last workers of the one before take what waits in listeners that close.
+        """
+        self.current = self.generations[number]
+        self._empty_listeners = empty_listeners
+        self._carry_out(self.table.commit(monotonic()))
+        self._empty_listeners = False
+        for other, mold in self._molds.items():
+            if other != number:
+                mold.dismiss()
+        self._forget_generations()
+
+    def roll_back(self, failed: int) -> None:
+        """Give a generation up; the one before goes on."""
+        self._molds[failed].dismiss()
+        self._carry_out(self.table.roll_back(monotonic()))
+        self._forget_generations()
+
+    def scale_by(self, difference: int) -> int:
+        """Want more or fewer workers until the next reload; return how many are wanted now."""
+        wanted = max(1, min(self.table.wanted + difference, self.current.most_workers))
+        self._carry_out(self.table.scale(wanted, monotonic()))
+        return wanted
+
+    def stop(self, deadline: float, reason: str) -> None:
+        """Retire all workers until ``deadline``; they first take the connections that wait in the listeners."""
+        for mold in self._molds.values():
+            mold.dismiss()
+        self._empty_listeners = True
+        self._carry_out(self.table.stop(deadline, reason, monotonic()))
+
+    def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
+        """Send an order to every worker that can be reached."""
+        for link in self._links.values():
+            _send(link, kind, fds, **fields)
+
+    def broadcast_to_molds(self, kind: str, fds: Sequence[int] = ()) -> None:
+        for mold in self._molds.values():
+            mold.send(kind, fds)
+
+    def expire(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        self._carry_out(self.table.expire(now))
+
+    def overdue(self, worker: Worker) -> None:
+        """End a worker, one of whose requests passed its deadline."""
+        self._carry_out(self.table.overdue(worker, monotonic()))
+
+    def worker_of_cell(self, generation: int, cell: int) -> Worker | None:
+        """Return the worker that owns a cell."""
+        workers = self.table.workers.values()
+        return next((w for w in workers if (w.generation, w.cell) == (generation, cell)), None)
+
+    def worker_name(self, worker: Worker) -> str:
+        """Return the identity of a worker for the log."""
+        known = f" pid {worker.pid}" if worker.pid is not None else ""
+        return f"{self.name}.{worker.slot} gen {worker.generation}{known}"
+
+    @property
+    def is_gone(self) -> bool:
+        """No process of the pool lives."""
+        return not self.table.workers and all(mold.is_gone for mold in self._molds.values())
+
+    # What the molds tell
+
+    def mold_ready(self, generation: int) -> None:
+        now = monotonic()
+        if generation > self.table.plan.generation:
+            self._carry_out(self.table.begin(self.generations[generation].plan(), now))
+        else:
+            self._carry_out(self.table.mold_ready(generation, now))
+
+    def mold_gone(self, generation: int) -> None:
+        self.table.mold_gone(generation)
+
+    def mold_failed(self, generation: int, reason: str, details: str) -> None:
+        if generation > self.table.plan.generation or self.table.is_on_trial(generation):
+            self._watcher.generation_failed(self, generation, reason, details)
+            return
+        if details:
+            self._log.error(
+                "mold-failed",
+                f"{self.name} gen {generation}: {reason}; its workers serve on",
+                pool=self.name,
+                generation=generation,
+                traceback=details,
+            )
+        self._molds[generation].retry()
+
+    # Deaths
+
+    def child_died(self, pid: int, reap: Callable[[int], Exit]) -> bool:
+        """Reap a child if it is a mold or a worker of this pool; return whether it is."""
+        for mold in self._molds.values():
+            if mold.pid == pid:
+                mold.died(reap(pid))
+                self._forget_generations()
+                return True
+        worker = self._by_pid.get(pid)
+        if worker is None:
+            return False
+        self._read(worker)  # what it said last
+        self._bury(worker, reap(pid))
+        return True
+
+    def read_hellos(self) -> None:
+        """Take hellos that wait: only they tell the pid of a worker that died at once."""
+        for worker in list(self.table.workers.values()):
+            if worker.pid is None:
+                self._read(worker)
+
+    def _bury(self, worker: Worker, exit: Exit) -> None:
+        now = monotonic()
+        del self._by_pid[exit.pid]
+        link = self._links.pop(worker.id)
+        self._close(link)
+        if link.process is not None:
+            link.process.close()
+        cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
+        counts = cell.counts()
+        self.totals = self.totals.plus(counts)
+        cell.clear()
+        oom = exit.signal == "SIGKILL" and worker.state is not State.KILLED and self._means.oom_kills()
+        write_obituary(
+            self._log, worker, self.worker_name(worker), exit, counts, now - worker.spawned_at, oom
+        )
+        self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
+        self._forget_generations()
+
+    # Carrying out
+
+    def _carry_out(self, actions: Sequence[Action], failure: str = "") -> None:
+        for action in actions:
+            match action:
+                case Spawn(worker):
+                    self._spawn(worker)
+                case React(worker, reaction):
+                    self._react(worker, reaction)
+                case GateReached(generation):
+                    self._watcher.gate_reached(self, generation)
+                case AllReady(generation):
+                    self._watcher.all_ready(self, generation)
+                case BootFailed(worker):
+                    reason = f"worker {self.name}.{worker.slot} did not get ready"
+                    if worker.reason == "boot-timeout":
+                        boot_s = self.generations[worker.generation].config.timeouts.boot
+                        reason += f" within timeouts.boot ({boot_s:g} s)"
+                    self._watcher.generation_failed(self, worker.generation, reason, failure)
+                case BackedOff(slot, delay_s, failures):
+                    self._log.warning(
+                        "slot-backs-off",
+                        f"{self.name}.{slot}: failure {failures} in a row, next worker in {delay_s:.1f} s",
+                        slot=f"{self.name}.{slot}",
+                        failures=failures,
+                        delay_s=round(delay_s, 3),
+                    )
+
+    def _spawn(self, worker: Worker) -> None:
+        ours, theirs = Channel.pair()
+        self._links[worker.id] = _Link(ours)
+        self._means.loop.watch(ours.fileno(), lambda: self._read(worker))
+        sent = self._molds[worker.generation].send(
+            "spawn", [theirs.fileno()], slot=worker.slot, cell=worker.cell
+        )
+        theirs.close()
+        if not sent:  # then nobody holds the other end, and reading finds that out
+            self._log.debug("spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}")
+
+    def _react(self, worker: Worker, reaction: Reaction) -> None:
+        link = self._links.get(worker.id)
+        match reaction:
+            case Reaction.DRAIN if link is not None:
+                _send(link, "drain", reason=worker.reason, empty_listeners=self._empty_listeners)
+            case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
+                number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
+                if worker.reason not in ("retired", "rolled-back"):
+                    self._log.warning(
+                        "worker-ended",
+                        f"{self.worker_name(worker)}: {worker.reason}, sending {number.name}",
+                        slot=f"{self.name}.{worker.slot}",
+                        generation=worker.generation,
+                        pid=worker.pid,
+                        reason=worker.reason,
+                    )
+                link.process.signal(number)
+            case Reaction.FORGET if link is not None:
+                del self._links[worker.id]
+                self._close(link)
+
+    # What workers say
+
+    def _read(self, worker: Worker) -> None:
+        link = self._links.get(worker.id)
+        if link is None or not link.is_open:
+            return
+        try:
+            for _ in range(MESSAGES_AT_A_TIME):
+                message = link.channel.receive()
+                if message is None:
+                    return
+                self._said(worker, link, message)
+        except ChannelClosed:
+            self._close(link)
+            self._carry_out(self.table.lose(worker, monotonic()), "it could not be forked, or died at once")
+
+    def _said(self, worker: Worker, link: _Link, message: Message) -> None:
+        """Take a word of a worker, which may be broken by its application: what makes no sense is ignored."""
+        for fd in message.fds:
+            os.close(fd)
+        now = monotonic()
+        match message.kind:
+            case "hello" if worker.pid is None and message.pid:
+                link.process = Process(message.pid)
+                self._by_pid[message.pid] = worker
+                self._carry_out(self.table.hello(worker, message.pid, now))
+            case "ready":
+                self._carry_out(self.table.ready(worker, now))
+                if worker.state is State.READY:
+                    took_s = now - worker.spawned_at
+                    self._log.info(
+                        "worker-ready",
+                        f"{self.worker_name(worker)}: ready after {took_s:.2f} s",
+                        slot=f"{self.name}.{worker.slot}",
+                        generation=worker.generation,
+                        pid=worker.pid,
+                        took_s=round(took_s, 3),
+                    )
+            case "failed":
+                link.failure = str(message.fields.get("text", ""))
+                worker.reason = worker.reason or "boot-failed"
+                if not self.table.is_on_trial(worker.generation):
+                    self._log.error(
+                        "worker-boot-failed",
+                        f"{self.worker_name(worker)}: it cannot get ready",
+                        slot=f"{self.name}.{worker.slot}",
+                        generation=worker.generation,
+                        pid=worker.pid,
+                        traceback=link.failure,
+                    )
+            case "leave" if not self.table.is_stopping:
+                self._carry_out(self.table.leave(worker, "asked", now))
+
+    # Ends
+
+    def _close(self, link: _Link) -> None:
+        if link.is_open:
+            link.is_open = False
+            self._means.loop.unwatch(link.channel.fileno())
+            link.channel.close()
+
+    def _forget_generations(self) -> None:
+        """Give up the shared memory of generations whose last process is gone."""
+        living = {worker.generation for worker in self.table.workers.values()}
+        for number in [n for n, mold in self._molds.items() if mold.is_gone and n not in living]:
+            del self._molds[number]
+            self.generations.pop(number).scoreboard.close()
+
+
+def _send(link: _Link, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
+    """Send an order. One that cannot be delivered is left to the deadlines: the worker is stuck or dead."""
+    if link.is_open:
+        try:
+            link.channel.send(kind, fds, **fields)
+        except ChannelClosed:
+            pass

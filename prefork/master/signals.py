@@ -1,0 +1,50 @@
+"""Signals of the master: handlers only mark that a signal came; the loop decides.
+
+The one home of the master's signal handlers. The handlers do nothing: the interpreter writes the number of
+each signal into a pipe (``signal.set_wakeup_fd``), which the loop watches. So no signal is handled in the
+middle of anything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+WATCHED = (
+    signal.SIGCHLD,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+
+
+def _only_wake(number: int, frame: FrameType | None) -> None:
+    """Do nothing; a handler must exist so that the interpreter writes to the pipe."""
+
+
+class SignalPipe:
+    """The signals that came, in order. ``fileno()`` may be polled."""
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # When the pipe is full more of the same signals are lost, and 64 KiB of signals were not.
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in WATCHED:
+            signal.signal(number, _only_wake)
+
+    def fileno(self) -> int:
+        return self._read_fd
+
+    def received(self) -> list[int]:
+        """Return the numbers of the signals that came since the last call, each once."""
+        try:
+            return list(dict.fromkeys(os.read(self._read_fd, 65536)))
+        except BlockingIOError:
+            return []

@@ -1,0 +1,165 @@
+"""The mold: loads the application of a pool once, freezes it, and then only forks workers from it.
+
+Runs only in the mold: a child of the master that has dropped its privileges before any application code runs.
+It forks on the master's word, each worker through an intermediate that exits at once, so that the worker
+becomes the master's child (the master is the nearest subreaper). See docs/decisions/0002-mold-and-subreaper.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from prefork import child, environment
+from prefork.application import load_application
+from prefork.channel import Channel, ChannelClosed, Message, clip
+from prefork.config import Pool
+from prefork.errors import ExitStatus, PreforkError
+from prefork.heritage import Heritage
+from prefork.hooks import BeforeFork, Hooks, MoldLoaded
+from prefork.leftovers import leftovers
+from prefork.log import Log
+from prefork.process import spawn_orphan
+from prefork.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The application and its hooks, imported."""
+
+    app: object
+    hooks: Hooks
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """All that a worker begins with."""
+
+    heritage: Heritage
+    pool: Pool
+    slot: int
+    cell: int
+    scoreboard: Scoreboard
+    log: Log
+    loaded: Loaded | None
+    """None: the worker loads the application itself."""
+
+
+WorkerMain = Callable[[Birth], int]
+
+
+def load(pool: Pool) -> Loaded:
+    """Import the application and its hooks. Raises ``ApplicationError``."""
+    return Loaded(load_application(pool.app), Hooks.load(pool.hooks))
+
+
+class Mold:
+    """A mold of one pool and generation."""
+
+    def __init__(
+        self, heritage: Heritage, pool: Pool, log: Log, scoreboard: Scoreboard, worker_main: WorkerMain
+    ) -> None:
+        self._heritage = heritage
+        self._pool = pool
+        self._log = log
+        self._scoreboard = scoreboard
+        self._worker_main = worker_main
+        self._channel = Channel.from_fd(heritage.channel)
+        self._loaded: Loaded | None = None
+
+    def run(self, preload: bool) -> int:
+        """Become ready, then fork on order until the master is gone or has no more use for it."""
+        gc.disable()  # a collection would leave holes in pages that workers could share
+        try:
+            if not self._become_ready(preload):
+                return ExitStatus.OK
+        except PreforkError as error:
+            return self._fail(str(error))
+        except Exception:
+            return self._fail(traceback.format_exc())
+        gc.freeze()
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        poll.register(self._heritage.lifeline, select.POLLIN)
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll()}
+                if self._heritage.lifeline in ready:
+                    return ExitStatus.OK
+                while (message := self._channel.receive()) is not None:
+                    self._obey(message)
+        except ChannelClosed:
+            return ExitStatus.OK
+
+    def _become_ready(self, preload: bool) -> bool:
+        """Drop privileges, load, and tell the master. Return False if this mold must not fork."""
+        began = monotonic()
+        environment.enter(self._pool)
+        if not preload:
+            self._channel.send("ready", preload=False, took_s=monotonic() - began)
+            return True
+        self._loaded = load(self._pool)
+        argument = MoldLoaded(self._pool.name, self._heritage.generation, self._loaded.app)
+        self._loaded.hooks.run("mold_loaded", argument, self._log)
+        left = leftovers(self._heritage.descriptors())
+        if left:
+            names = {"threads": left.threads, "sockets": left.sockets}
+            if self._pool.preload == "auto":
+                self._channel.send("unsuitable", **names)
+                return False
+            self._log.warning(
+                "preload-leftovers",
+                "the import left behind what a worker does not inherit: "
+                + ", ".join([*left.threads, *left.sockets]),
+                **names,
+            )
+        self._channel.send("ready", preload=True, took_s=monotonic() - began)
+        return True
+
+    def _fail(self, text: str) -> int:
+        self._channel.send("failed", text=clip(text))
+        return ExitStatus.APPLICATION
+
+    def _obey(self, order: Message) -> None:
+        match order.kind:
+            case "spawn":
+                self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), order.fds[0])
+            case "reopen":
+                self._log.replace(order.fds)
+
+    def _spawn(self, slot: int, cell: int, channel: int) -> None:
+        """Fork a worker. When it fails, its channel closes without a hello, which tells the master."""
+        try:
+            if self._loaded is not None:
+                name = f"{self._pool.name}.{slot}"
+                argument = BeforeFork(self._pool.name, self._heritage.generation, name)
+                self._loaded.hooks.run("before_fork", argument, self._log)
+            birth = Birth(
+                heritage=self._heritage.with_channel(channel),
+                pool=self._pool,
+                slot=slot,
+                cell=cell,
+                scoreboard=self._scoreboard,
+                log=self._log,
+                loaded=self._loaded,
+            )
+            spawn_orphan(lambda: self._worker_main(birth))
+        except OSError as error:
+            self._log.error("fork-failed", f"cannot fork a worker for slot {slot}: {error}")
+        finally:
+            os.close(channel)
+
+
+def main(
+    heritage: Heritage, pool: Pool, log: Log, scoreboard: Scoreboard, worker_main: WorkerMain, preload: bool
+) -> int:
+    """Run as the mold; return its exit status."""
+    child.begin(heritage, f"prefork: mold {pool.name} gen {heritage.generation}")
+    identity = f"{pool.name} mold gen {heritage.generation} pid {os.getpid()}"
+    bound = log.bind(identity, pool=pool.name, generation=heritage.generation, pid=os.getpid())
+    return Mold(heritage, pool, bound, scoreboard, worker_main).run(preload)

@@ -1,0 +1,78 @@
+"""How a worker begins and ends: from the fork to ready, the serve loop, and the way out.
+
+Runs only in a worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import traceback
+from collections.abc import Callable
+
+from prefork import child
+from prefork.channel import PROTOCOL, Channel, ChannelClosed, clip
+from prefork.errors import ExitStatus, PreforkError
+from prefork.hooks import AfterFork, WorkerExit, WorkerReady
+from prefork.mold import Birth, Loaded, load
+from prefork.scoreboard import READY
+from prefork.worker.orders import Orders
+from prefork.worker.serving import make_server
+
+
+def main(birth: Birth) -> int:
+    """Run as a worker; return its exit status."""
+    heritage, pool = birth.heritage, birth.pool
+    name = f"{pool.name}.{birth.slot}"
+    pid = os.getpid()
+    child.begin(heritage, f"prefork: worker {name} gen {heritage.generation}")
+    log = birth.log.bind(
+        f"{name} gen {heritage.generation} pid {pid}", slot=name, generation=heritage.generation, pid=pid
+    )
+    channel = Channel.from_fd(heritage.channel)
+    cell = birth.scoreboard.cells[birth.cell]
+    try:
+        channel.send("hello", protocol=PROTOCOL)
+        cell.claim(pid)
+        orders = Orders(channel, heritage.lifeline, log, cell)
+        random.seed()  # not the mold's sequence in each worker
+        gc.enable()
+        try:
+            loaded = birth.loaded or load(pool)
+            argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
+            loaded.hooks.run("after_fork", argument, log)
+            server = make_server(birth, loaded, log, cell)
+        except PreforkError as error:
+            return _fail(channel, str(error))
+        except Exception:
+            return _fail(channel, traceback.format_exc())
+        ready = WorkerReady(pool.name, heritage.generation, name, pid, loaded.app)
+        loaded.hooks.run("worker_ready", ready, log)
+        cell.set_state(READY)
+        channel.send("ready")
+        orders.attach(server)
+        return _serve(
+            server.serve_forever,
+            lambda: loaded.hooks.run(
+                "worker_exit", WorkerExit(pool.name, heritage.generation, name, pid, orders.reason), log
+            ),
+        )
+    except ChannelClosed:
+        return ExitStatus.OK  # the master has no use for this worker, or is dead
+
+
+def _serve(serve_forever: Callable[[], None], at_exit: Callable[[], None]) -> int:
+    try:
+        serve_forever()
+    finally:
+        at_exit()
+    return ExitStatus.OK
+
+
+def _fail(channel: Channel, text: str) -> int:
+    channel.send("failed", text=clip(text))
+    return ExitStatus.APPLICATION
+
+
+__all__ = ["Loaded", "main"]
