@@ -23,7 +23,7 @@ from prefork.errors import ExitStatus, PreforkError
 from prefork.heritage import Heritage
 from prefork.hooks import BeforeFork, Hooks, MoldLoaded
 from prefork.leftovers import leftovers
-from prefork.log import Log
+from prefork.log import Log, Logs
 from prefork.process import spawn_orphan
 from prefork.scoreboard import Scoreboard
 
@@ -45,7 +45,7 @@ class Birth:
     slot: int
     cell: int
     scoreboard: Scoreboard
-    log: Log
+    logs: Logs
     loaded: Loaded | None
     """None: the worker loads the application itself."""
 
@@ -62,10 +62,17 @@ class Mold:
     """A mold of one pool and generation."""
 
     def __init__(
-        self, heritage: Heritage, pool: Pool, log: Log, scoreboard: Scoreboard, worker_main: WorkerMain
+        self,
+        heritage: Heritage,
+        pool: Pool,
+        logs: Logs,
+        log: Log,
+        scoreboard: Scoreboard,
+        worker_main: WorkerMain,
     ) -> None:
         self._heritage = heritage
         self._pool = pool
+        self._logs = logs
         self._log = log
         self._scoreboard = scoreboard
         self._worker_main = worker_main
@@ -130,7 +137,7 @@ class Mold:
             case "spawn":
                 self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), order.fds[0])
             case "reopen":
-                self._log.replace(order.fds)
+                self._logs.replace(order.fds)
 
     def _spawn(self, slot: int, cell: int, channel: int) -> None:
         """Fork a worker. When it fails, its channel closes without a hello, which tells the master."""
@@ -145,7 +152,7 @@ class Mold:
                 slot=slot,
                 cell=cell,
                 scoreboard=self._scoreboard,
-                log=self._log,
+                logs=self._logs,
                 loaded=self._loaded,
             )
             spawn_orphan(lambda: self._worker_main(birth))
@@ -156,10 +163,10 @@ class Mold:
 
 
 def main(
-    heritage: Heritage, pool: Pool, log: Log, scoreboard: Scoreboard, worker_main: WorkerMain, preload: bool
+    heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, preload: bool, worker_main: WorkerMain
 ) -> int:
     """Run as the mold; return its exit status."""
     child.begin(heritage, f"prefork: mold {pool.name} gen {heritage.generation}")
     identity = f"{pool.name} mold gen {heritage.generation} pid {os.getpid()}"
-    bound = log.bind(identity, pool=pool.name, generation=heritage.generation, pid=os.getpid())
-    return Mold(heritage, pool, bound, scoreboard, worker_main).run(preload)
+    log = logs.log.bind(identity, pool=pool.name, generation=heritage.generation, pid=os.getpid())
+    return Mold(heritage, pool, logs, log, scoreboard, worker_main).run(preload)

@@ -15,7 +15,7 @@ from prefork import child
 from prefork.channel import PROTOCOL, Channel, ChannelClosed, clip
 from prefork.errors import ExitStatus, PreforkError
 from prefork.hooks import AfterFork, WorkerExit, WorkerReady
-from prefork.mold import Birth, Loaded, load
+from prefork.mold import Birth, load
 from prefork.scoreboard import READY
 from prefork.worker.orders import Orders
 from prefork.worker.serving import make_server
@@ -27,7 +27,7 @@ def main(birth: Birth) -> int:
     name = f"{pool.name}.{birth.slot}"
     pid = os.getpid()
     child.begin(heritage, f"prefork: worker {name} gen {heritage.generation}")
-    log = birth.log.bind(
+    log = birth.logs.log.bind(
         f"{name} gen {heritage.generation} pid {pid}", slot=name, generation=heritage.generation, pid=pid
     )
     channel = Channel.from_fd(heritage.channel)
@@ -35,14 +35,14 @@ def main(birth: Birth) -> int:
     try:
         channel.send("hello", protocol=PROTOCOL)
         cell.claim(pid)
-        orders = Orders(channel, heritage.lifeline, log, cell)
+        orders = Orders(channel, heritage.lifeline, birth.logs, cell)
         random.seed()  # not the mold's sequence in each worker
         gc.enable()
         try:
             loaded = birth.loaded or load(pool)
             argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
             loaded.hooks.run("after_fork", argument, log)
-            server = make_server(birth, loaded, log, cell)
+            server = make_server(loaded.app, pool, heritage, log, birth.logs, cell)
         except PreforkError as error:
             return _fail(channel, str(error))
         except Exception:
@@ -74,5 +74,3 @@ def _fail(channel: Channel, text: str) -> int:
     channel.send("failed", text=clip(text))
     return ExitStatus.APPLICATION
 
-
-__all__ = ["Loaded", "main"]

@@ -1,0 +1,76 @@
+"""What a worker hears from outside: orders of the master, its death, and SIGTERM.
+
+Runs only in a worker, in the thread of the serve loop.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prefork import child
+from prefork.channel import Channel, ChannelClosed, Message
+from prefork.log import Logs
+from prefork.scoreboard import DRAINING, Cell
+from prefork.worker.server import Server
+
+
+class Orders:
+    """The worker's ends of channel and lifeline, and an eventfd for SIGTERM."""
+
+    def __init__(self, channel: Channel, lifeline: int, logs: Logs, cell: Cell) -> None:
+        self._channel = channel
+        self._lifeline = lifeline
+        self._logs = logs
+        self._cell = cell
+        self._term = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._server: Server
+        self.reason = "quit"
+        """Why the worker leaves, in a word."""
+        # Not by set_wakeup_fd: an application that uses asyncio resets that.
+        child.on_term(lambda: os.eventfd_write(self._term, 1))
+
+    def attach(self, server: Server) -> None:
+        """Have the server's loop watch for orders."""
+        self._server = server
+        server.watch(self._channel.fileno(), self._read)
+        server.watch(self._lifeline, self._master_gone)
+        server.watch(self._term, self._terminated)
+
+    def _read(self) -> None:
+        try:
+            while (message := self._channel.receive()) is not None:
+                self._obey(message)
+        except ChannelClosed:
+            # The lifeline tells whether the master is dead. If it lives it has given this worker up.
+            self._server.unwatch(self._channel.fileno())
+            self.reason = "given-up"
+            self._server.master_gone()
+
+    def _obey(self, order: Message) -> None:
+        match order.kind:
+            case "drain":
+                self.reason = str(order.fields.get("reason") or "retired")
+                self._cell.set_state(DRAINING)
+                self._server.drain(final=bool(order.fields.get("empty_listeners")))
+            case "close-listeners" if self._server.draining:
+                self._server.close_listeners()
+            case "quit":
+                self._server.quit()
+            case "reopen":
+                self._logs.replace(order.fds)
+                return
+        for fd in order.fds:
+            os.close(fd)
+
+    def _master_gone(self) -> None:
+        self._server.unwatch(self._lifeline)
+        self.reason = "master-gone"
+        self._server.master_gone()
+
+    def _terminated(self) -> None:
+        """Ask to be replaced; when the server stops as a whole the master has other orders for us anyway."""
+        os.eventfd_read(self._term)
+        try:
+            self._channel.send("leave")
+        except ChannelClosed:
+            pass  # told by the channel itself

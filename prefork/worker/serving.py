@@ -1,0 +1,59 @@
+"""Make the server that a worker runs: the web server, or the application's own subclass of ``Server``.
+
+Runs only in a worker.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from prefork.config import Pool
+from prefork.errors import ApplicationError
+from prefork.heritage import Heritage
+from prefork.log import Log, Logs
+from prefork.scoreboard import Cell
+from prefork.worker.gateway import Gateway
+from prefork.worker.http_server import HTTPServer
+from prefork.worker.server import Server
+
+
+def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Logs, cell: Cell) -> Server:
+    """Return the server for ``app``: a WSGI callable, or a subclass of ``Server``.
+
+    A subclass of ``HTTPServer`` names its WSGI callable in the class attribute ``application``.
+    Raises ``ApplicationError``.
+    """
+    listeners = [socket.socket(fileno=listener.fd) for listener in heritage.listeners]
+    if isinstance(app, type) and issubclass(app, Server) and not issubclass(app, HTTPServer):
+        return app(listeners, log, cell, threads=pool.threads, connections=pool.limits.connections)
+    server_class: type[HTTPServer] = HTTPServer
+    if isinstance(app, type) and issubclass(app, HTTPServer):
+        server_class = app
+        app = getattr(app, "application", None)
+        if app is None:
+            raise ApplicationError(
+                f"cannot use {pool.app}: a subclass of HTTPServer needs the class attribute `application`, "
+                "the WSGI callable that it serves"
+            )
+    if not callable(app):
+        raise ApplicationError(f"cannot use {pool.app}: {app!r} cannot be called")
+    gateway = Gateway(
+        app,
+        log=log,
+        access=logs.access,
+        multithread=pool.threads > 1,
+        root_path=pool.root_path,
+        server_header=pool.server_header,
+        deadline_s=pool.timeouts.request,
+        slow_s=pool.timeouts.slow,
+    )
+    return server_class(
+        listeners,
+        log,
+        cell,
+        gateway,
+        timeouts=pool.timeouts,
+        limits=pool.limits,
+        threads=pool.threads,
+        before_wait=logs.access.flush if logs.access is not None else None,
+    )
