@@ -73,7 +73,7 @@ class WorkerExit:
 class Reporter(Protocol):
     """The part of the log that hooks need."""
 
-    def error(self, event: str, message: str, **fields: Any) -> None: ...
+    def error(self, event: str, message: str, /, **fields: object) -> None: ...
 
 
 class Hooks:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from prefork import child, environment
 from prefork.application import load_application
@@ -115,7 +116,7 @@ class Mold:
         self._loaded.hooks.run("mold_loaded", argument, self._log)
         left = leftovers(self._heritage.descriptors())
         if left:
-            names = {"threads": left.threads, "sockets": left.sockets}
+            names: dict[str, Any] = {"threads": left.threads, "sockets": left.sockets}
             if self._pool.preload == "auto":
                 self._channel.send("unsuitable", **names)
                 return False

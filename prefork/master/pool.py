@@ -274,7 +274,9 @@ class Pool:
         )
         theirs.close()
         if not sent:  # then nobody holds the other end, and reading finds that out
-            self._log.debug("spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}")
+            self._log.debug(
+                "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
+            )
 
     def _react(self, worker: Worker, reaction: Reaction) -> None:
         link = self._links.get(worker.id)

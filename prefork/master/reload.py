@@ -8,60 +8,133 @@ config does not have are emptied and closed. Until then whatever fails turns eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from time import monotonic
+from typing import Protocol
 
-from prefork.config import Config
+from prefork.config import Config, Listen
 from prefork.config import Pool as PoolConfig
-from prefork.log import Log
-from prefork.master.listeners import Listener, diff, key_of
+from prefork.errors import PreforkError
+from prefork.master.estate import Estate
+from prefork.master.listeners import Listener, diff
 from prefork.master.pool import Pool
 
 
-@dataclass(slots=True)
-class Estate:
-    """What the master owns, apart from processes: replaced as a whole when a reload commits."""
-
-    config: Config
-    generation: int
-    listeners: list[Listener] = field(default_factory=list)
-    pools: dict[str, Pool] = field(default_factory=dict)
-    leaving: list[Pool] = field(default_factory=list)
-    """Pools that a reload removed and whose workers still drain."""
-
-    def listeners_of(self, pool: PoolConfig) -> tuple[Listener, ...]:
-        """Return the open listeners of a pool, in the order of its config."""
-        keys = [key_of(listen) for listen in pool.listen]
-        return tuple(listener for key in keys for listener in self.listeners if listener.key == key)
-
-    def all_pools(self) -> list[Pool]:
-        return [*self.pools.values(), *self.leaving]
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(Protocol):
     """What a reload needs of the supervisor."""
 
-    log: Log
-    open_listeners: Callable[[Sequence[object]], list[Listener]]
-    add_generation: Callable[[PoolConfig, int, tuple[Listener, ...], Pool | None], Pool]
-    """Start a generation of a pool; of a new pool if the last argument is None."""
-    release: Callable[[list[Listener], list[Pool]], None]
-    """Empty and close listeners that are no longer served, by way of the workers that still hold them."""
+    def open_listeners(self, listens: Sequence[Listen]) -> list[Listener]:
+        """Open listeners. Raises ``ListenError``; then none stays open."""
+
+    def add_generation(
+        self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
+    ) -> Pool:
+        """Start a generation of ``pool``, or of a new pool if it is None."""
+
+    def retire_pool(self, pool: Pool, reason: str) -> None:
+        """Have all workers of a pool drain and go."""
+
+    def quiesce(self, listeners: Sequence[Listener]) -> None:
+        """Make the kernel refuse new connections."""
+
+    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
+        """Close listeners once the workers that still hold them have taken what waits there."""
 
 
 class Reload:
     """One reload. ``start`` may raise ``ListenError``; then nothing has changed."""
 
     def __init__(self, estate: Estate, config: Config, generation: int, tools: Tools) -> None:
+        self.config = config
         self.generation = generation
         self.started_at = monotonic()
+        self.new_pools: dict[str, Pool] = {}
         self._estate = estate
-        self._config = config
         self._tools = tools
-        self._added: list[Listener] = []
-        self._removed: list[Listener] = []
-        self._new_pools: dict[str, Pool] = {}
-        self._waits_for_gate: set[str] = set()
-        self._waits_for_all: set[str] = set()
+        self._opened: list[Listener] = []
+        self._closing: list[Listener] = []
+        self._before_gate: set[str] = set()
+        self._before_commit: set[str] = set()
+
+    @property
+    def took_s(self) -> float:
+        """How long it takes so far."""
+        return monotonic() - self.started_at
+
+    def start(self) -> None:
+        """Open new listeners and start a mold for each pool."""
+        change = diff(
+            self._estate.listeners, [listen for pool in self.config.pools for listen in pool.listen]
+        )
+        self._opened = self._tools.open_listeners(change.add)
+        self._closing = change.remove
+        self._estate.listeners += self._opened
+        names = {pool.name for pool in self.config.pools}
+        self._before_gate, self._before_commit = set(names), set(names)
+        for config in self.config.pools:
+            listeners = self._estate.listeners_of(config)
+            old = self._estate.pools.get(config.name)
+            pool = self._tools.add_generation(config, self.generation, listeners, old)
+            if old is None:
+                self.new_pools[config.name] = pool
+
+    def gate_reached(self, pool: Pool) -> None:
+        """The pool has its first batch: once all have, old workers may go."""
+        self._before_gate.discard(pool.name)
+        if not self._before_gate:
+            for name in self._before_commit - self.new_pools.keys():
+                self._estate.pools[name].open_gate()
+
+    def all_ready(self, pool: Pool) -> bool:
+        """Every slot of the pool is filled by the new generation; return whether that completes the reload."""
+        self._before_commit.discard(pool.name)
+        self.gate_reached(pool)
+        return not self._before_commit
+
+    def commit(self) -> list[str]:
+        """Let the new generation take over for good; return complaints about listeners that could not change."""
+        estate = self._estate
+        removed = [
+            pool for name, pool in estate.pools.items() if name not in {p.name for p in self.config.pools}
+        ]
+        complaints = self._adjust_listeners()
+        self._tools.quiesce(self._closing)
+        estate.listeners = [listener for listener in estate.listeners if listener not in self._closing]
+        estate.config, estate.generation = self.config, self.generation
+        estate.pools = {
+            config.name: self.new_pools.get(config.name) or estate.pools[config.name]
+            for config in self.config.pools
+        }
+        for pool in estate.pools.values():
+            pool.commit(self.generation, empty_listeners=bool(self._closing))
+        for pool in removed:
+            self._tools.retire_pool(pool, "retired")
+        if self._closing:
+            self._tools.empty_and_close(self._closing)
+        return complaints
+
+    def roll_back(self) -> None:
+        """Return to the generation before, which still serves."""
+        for pool in self._estate.pools.values():
+            if self.generation in pool.generations:
+                pool.roll_back(self.generation)
+        for pool in self.new_pools.values():
+            self._tools.retire_pool(pool, "rolled-back")
+        self._estate.listeners = [
+            listener for listener in self._estate.listeners if listener not in self._opened
+        ]
+        self._tools.quiesce(self._opened)
+        if self._opened:
+            self._tools.empty_and_close(self._opened)
+
+    def _adjust_listeners(self) -> list[str]:
+        """Apply backlog, mode and owner to listeners that stay; a failure is no reason to go back."""
+        complaints = []
+        for config in self.config.pools:
+            for listen in config.listen:
+                for listener in self._estate.listeners_with(listen):
+                    try:
+                        listener.adjust(listen)
+                    except PreforkError as error:
+                        complaints.append(str(error))
+        return complaints

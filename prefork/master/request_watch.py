@@ -51,8 +51,8 @@ class RequestWatch:
         self._seen: dict[_Key, _Seen] = {}
 
     def adopt(self, scoreboard: Scoreboard) -> None:
-        """Have the workers of a new scoreboard ring; when the master is awake that only makes it look."""
-        scoreboard.asleep = True
+        """Have the workers of a new scoreboard ring if the others do."""
+        scoreboard.asleep = self._asleep
 
     def rung(self) -> None:
         """Take the doorbell's call: look at once."""
@@ -101,14 +101,14 @@ class RequestWatch:
         if slow_ns and now_ns >= slow_ns:
             seen.told_slow = True
             slow_ns = 0
-            self._tell(pool, key, request, now_ns, "request-slow", "is slow: it has been running for")
+            self._tell(pool, key, request, now_ns, "request-slow", "is slow: it has been running")
         deadline_ns = request.deadline_ns + seen.excused_ns if request.deadline_ns and not seen.overdue else 0
         if deadline_ns and now_ns >= deadline_ns:
             seen.overdue = True
             deadline_ns = 0
             worker = pool.worker_of_cell(key.generation, key.cell)
             self._tell(
-                pool, key, request, now_ns, "request-deadline", "passed timeouts.request: it has been running for"
+                pool, key, request, now_ns, "request-deadline", "passed its deadline: it has been running"
             )
             if worker is not None:
                 pool.overdue(worker)
@@ -122,7 +122,7 @@ class RequestWatch:
         write = self._log.warning if event == "request-slow" else self._log.error
         write(
             event,
-            f"{name}: {request.line!r} {what} {elapsed_s:.1f} s",
+            f"{name}: {request.line!r} {what} for {elapsed_s:.1f} s",
             slot=f"{pool.name}.{worker.slot}" if worker is not None else None,
             generation=key.generation,
             pid=worker.pid if worker is not None else None,

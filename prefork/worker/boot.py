@@ -73,4 +73,3 @@ def _serve(serve_forever: Callable[[], None], at_exit: Callable[[], None]) -> in
 def _fail(channel: Channel, text: str) -> int:
     channel.send("failed", text=clip(text))
     return ExitStatus.APPLICATION
-

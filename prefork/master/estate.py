@@ -1,0 +1,34 @@
+"""What the master owns besides processes: the config that is in force, listeners, pools.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prefork.config import Config, Listen
+from prefork.config import Pool as PoolConfig
+from prefork.master.listeners import Listener, key_of
+from prefork.master.pool import Pool
+
+
+@dataclass(slots=True)
+class Estate:
+    """The state that a committed reload changes."""
+
+    config: Config
+    generation: int
+    listeners: list[Listener] = field(default_factory=list)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    leaving: list[Pool] = field(default_factory=list)
+    """Pools that are no longer wanted and whose workers still drain."""
+
+    def listeners_of(self, pool: PoolConfig) -> list[Listener]:
+        """Return the open listeners of a pool, in the order of its config."""
+        return [listener for listen in pool.listen for listener in self.listeners_with(listen)]
+
+    def listeners_with(self, listen: Listen) -> list[Listener]:
+        """Return the open listeners of one address; a host name may have several."""
+        key = key_of(listen)
+        return [listener for listener in self.listeners if listener.key == key]

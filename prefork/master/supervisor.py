@@ -1,0 +1,430 @@
+"""The supervisor: the master's one loop, which turns signals, deaths and deadlines into what pools do.
+
+Runs in the master, which imports no application code, has no threads, never waits for anyone, and sleeps until
+the nearest deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from enum import Enum
+from time import monotonic
+
+from prefork import __version__
+from prefork.config import Config, Listen, Loaded
+from prefork.config import Pool as PoolConfig
+from prefork.errors import ExitStatus, PreforkError
+from prefork.heritage import Heritage
+from prefork.log import Logs
+from prefork.master.activation import take_activation
+from prefork.master.capacity import worker_count
+from prefork.master.cgroup import oom_kills
+from prefork.master.estate import Estate
+from prefork.master.generation import Generation
+from prefork.master.listeners import Listener, backlog_warnings, open_at_start, open_listeners
+from prefork.master.loop import Loop
+from prefork.master.notify import take_notifier
+from prefork.master.pidfile import remove_pidfile, write_pidfile
+from prefork.master.pool import Means, Pool
+from prefork.master.quiesce import quiesce
+from prefork.master.reload import Reload
+from prefork.master.request_watch import RequestWatch
+from prefork.master.signals import SignalPipe
+from prefork.process import become_subreaper, ended_children, reap, signal_name
+from prefork.scoreboard import Scoreboard
+
+SETTLE_S = 0.05
+"""Handshakes that were under way when a listener was quiesced are complete after this."""
+
+QUICK_STOP_S = 2.0
+"""How long workers may take in a quick stop to end what they run."""
+
+MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, bool], int]
+
+
+class ServerState(Enum):
+    BOOTING = "booting"
+    SERVING = "serving"
+    RELOADING = "reloading"
+    STOPPING = "stopping"
+
+
+class Supervisor:
+    """The master. ``read_config`` reads the config again for a reload and raises ``ConfigError``."""
+
+    def __init__(
+        self, loaded: Loaded, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
+    ) -> None:
+        self._read_config = read_config
+        self._mold_main = mold_main
+        self._logs = logs
+        self._log = logs.log.bind(f"master pid {os.getpid()}", pid=os.getpid())
+        self._state = ServerState.BOOTING
+        self._status = ExitStatus.OK
+        self._estate = Estate(loaded.config, generation=1)
+        self._last_generation = 1
+        self._reload: Reload | None = None
+        self._reload_again = False
+        self._stop_deadline: float | None = None
+        self._notifier = take_notifier()
+        self._activation = take_activation()
+        self._loop = Loop()
+        self._requests = RequestWatch(self._log)
+        # Nothing is ever written: at the end of the file the master is dead.
+        self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
+        self._oom_kills = oom_kills()
+        self._booting: set[str] = set()
+        self._means = Means(self._loop, self._log, self._run_mold, self._oom_happened)
+
+    # The life of the master
+
+    def run(self) -> ExitStatus:
+        """Serve until stopped; return the exit status. Raises ``PreforkError`` if it cannot start."""
+        config = self._estate.config
+        if os.getpid() != 1:
+            become_subreaper()
+        self._announce(config)
+        pidfile = config.pidfile
+        if pidfile:
+            write_pidfile(pidfile)
+        try:
+            listens = [listen for pool in config.pools for listen in pool.listen]
+            self._estate.listeners = open_at_start(listens, self._activation, self._log)
+            signals = SignalPipe()
+            self._loop.watch(signals.fileno(), lambda: self._on_signals(signals.received()))
+            self._loop.watch(self._requests.doorbell, self._requests.rung)
+            self._boot()
+            while not self._is_over():
+                self._turn()
+        finally:
+            for listener in self._estate.listeners:
+                listener.close(unlink=True)
+            if pidfile:
+                remove_pidfile(pidfile)
+        self._log.info("stopped", f"stopped with exit status {int(self._status)}", status=int(self._status))
+        self._logs.flush()
+        return self._status
+
+    def _announce(self, config: Config) -> None:
+        source = ", ".join(config.files) or "the command line"
+        self._log.info(
+            "starting",
+            f"prefork {__version__} starts {config.name}, configured by {source}",
+            version=__version__,
+            config=list(config.files),
+        )
+
+    def _boot(self) -> None:
+        for config in self._estate.config.pools:
+            listeners = self._estate.listeners_of(config)
+            self._estate.pools[config.name] = self.add_generation(config, 1, listeners, None)
+        self._booting = set(self._estate.pools)
+        if self._notifier.watchdog_interval_s:
+            self._feed_watchdog(self._notifier.watchdog_interval_s)
+
+    def _turn(self) -> None:
+        instants = [pool.table.next_deadline() for pool in self._pools()]
+        instants.append(self._requests.next_look)
+        lost_s = self._loop.run_once(min((i for i in instants if i is not None), default=None))
+        if lost_s:
+            self._log.warning(
+                "suspended",
+                f"the master did not run for {lost_s:.1f} s; all deadlines move by that",
+                lost_s=round(lost_s, 3),
+            )
+            self._requests.excuse(lost_s)
+            for pool in self._pools():
+                pool.table.postpone(lost_s)
+        now = monotonic()
+        for pool in self._pools():
+            deadline = pool.table.next_deadline()
+            if deadline is not None and deadline <= now:
+                pool.expire(now)
+        if self._requests.next_look is not None and self._requests.next_look <= now:
+            self._requests.look(self._pools())
+
+    def _is_over(self) -> bool:
+        self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
+        return self._state is ServerState.STOPPING and all(pool.is_gone for pool in self._pools())
+
+    def _pools(self) -> list[Pool]:
+        coming = self._reload.new_pools.values() if self._reload is not None else ()
+        return [*self._estate.pools.values(), *coming, *self._estate.leaving]
+
+    def _feed_watchdog(self, interval_s: float) -> None:
+        self._notifier.watchdog()
+        self._loop.call_later(interval_s, lambda: self._feed_watchdog(interval_s))
+
+    # Signals
+
+    def _on_signals(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            match number:
+                case signal.SIGCHLD:
+                    self._reap()
+                case signal.SIGTERM | signal.SIGQUIT:
+                    self.stop(signal_name(number))
+                case signal.SIGINT:
+                    self.quick_stop()
+                case signal.SIGHUP:
+                    self.reload()
+                case signal.SIGUSR1:
+                    self.reopen_logs()
+                case signal.SIGTTIN:
+                    self.scale_by(1)
+                case signal.SIGTTOU:
+                    self.scale_by(-1)
+                case signal.SIGUSR2:
+                    self._log.warning("upgrade-unknown", "SIGUSR2: this version cannot upgrade in place")
+
+    def _reap(self) -> None:
+        for pid in ended_children():
+            if any(pool.child_died(pid, reap) for pool in self._pools()):
+                continue
+            for pool in self._pools():  # it may have died before its hello was read
+                pool.read_hellos()
+            if not any(pool.child_died(pid, reap) for pool in self._pools()):
+                self._log.debug("orphan-reaped", f"reaped pid {pid}, an orphan of the application", pid=pid)
+                reap(pid)
+
+    def _oom_happened(self) -> bool:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
+
+    def scale_by(self, difference: int) -> None:
+        """Want one worker more or fewer in the first pool."""
+        if self._state is ServerState.STOPPING:
+            return
+        pool = next(iter(self._estate.pools.values()))
+        wanted = pool.scale_by(difference)
+        self._log.info("scaled", f"{pool.name}: {wanted} workers wanted", pool=pool.name, workers=wanted)
+
+    def reopen_logs(self) -> None:
+        """Open the log files again, here and in every child."""
+        fds = self._logs.reopen()
+        if fds:
+            for pool in self._pools():
+                pool.broadcast("reopen", fds)
+                pool.broadcast_to_molds("reopen", fds)
+        self._log.info("logs-reopened", f"reopened {len(fds)} log files")
+
+    # Generations
+
+    def add_generation(
+        self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
+    ) -> Pool:
+        """Start a generation of ``pool``, or of a new pool if it is None."""
+        wanted, explanation = worker_count(config)
+        self._log.info(
+            "pool-starting",
+            f"{config.name} gen {generation}: {config.app} on "
+            f"{', '.join(listener.address for listener in listeners)}; {explanation}",
+            pool=config.name,
+            generation=generation,
+            workers=wanted,
+            app=config.app,
+            listeners=[listener.address for listener in listeners],
+        )
+        doorbell = self._requests.doorbell
+        made = Generation.create(generation, config, wanted, tuple(listeners), doorbell)
+        self._requests.adopt(made.scoreboard)
+        if pool is None:
+            pool = Pool(made, self._means, self)
+        pool.add(made)
+        return pool
+
+    def _run_mold(self, generation: Generation, channel: int, preload: bool) -> int:
+        """Become a mold; runs in the child."""
+        heritage = generation.heritage(
+            self._estate.config.name,
+            lifeline=self._lifeline,
+            doorbell=self._requests.doorbell,
+            channel=channel,
+            logs=self._logs.fds,
+        )
+        return self._mold_main(heritage, generation.config, self._logs, generation.scoreboard, preload)
+
+    def gate_reached(self, pool: Pool, generation: int) -> None:
+        if self._reload is not None and self._reload.generation == generation:
+            self._reload.gate_reached(pool)
+
+    def all_ready(self, pool: Pool, generation: int) -> None:
+        if self._reload is not None and self._reload.generation == generation:
+            if self._reload.all_ready(pool):
+                self._commit(self._reload)
+        elif self._state is ServerState.BOOTING:
+            pool.commit(generation, empty_listeners=False)
+            self._booting.discard(pool.name)
+            if not self._booting:
+                self._serve()
+
+    def generation_failed(self, pool: Pool, generation: int, reason: str, details: str) -> None:
+        what = f"{pool.name} gen {generation}: {reason}"
+        if self._reload is not None and self._reload.generation == generation:
+            self._fail_reload(what, details)
+        elif self._state is ServerState.BOOTING:
+            self._log.error("boot-failed", what, generation=generation, traceback=details or None)
+            self._status = ExitStatus.APPLICATION
+            self._end(monotonic() + QUICK_STOP_S, "boot-failed")
+
+    def _serve(self) -> None:
+        self._state = ServerState.SERVING
+        where = ", ".join(listener.address for listener in self._estate.listeners)
+        self._log.info("serving", f"serving on {where}", generation=self._estate.generation)
+        self._notifier.ready(f"serving on {where}")
+
+    # Reload
+
+    def reload(self) -> None:
+        """Read the config again and roll to it; one that comes during a reload is done after that."""
+        if self._state is ServerState.STOPPING:
+            self._log.info("reload-ignored", "no reload: the server stops")
+            return
+        if self._state is not ServerState.SERVING:
+            self._reload_again = True
+            self._log.info("reload-queued", f"the reload waits: the server is {self._state.value}")
+            return
+        self._state = ServerState.RELOADING
+        self._last_generation += 1
+        self._notifier.reloading("reloading")
+        self._log.info("reload-started", f"reload to generation {self._last_generation}")
+        try:
+            config = self._read_config().config
+            reload = Reload(self._estate, config, self._last_generation, self)
+            self._complain_of_fixed_keys(config)
+            self._reload = reload
+            reload.start()
+        except PreforkError as error:
+            self._end_reload(None)
+            self._log.error(
+                "reload-failed",
+                f"the reload failed, generation {self._estate.generation} serves on: {error}",
+                generation=self._last_generation,
+            )
+
+    def _complain_of_fixed_keys(self, new: Config) -> None:
+        """Say which changed keys a reload cannot apply."""
+        old = self._estate.config
+        for key in ("name", "pidfile", "log"):
+            if getattr(old, key) != getattr(new, key):
+                self._log.warning(
+                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
+                )
+
+    def _commit(self, reload: Reload) -> None:
+        for complaint in reload.commit():
+            self._log.warning("listener-unchanged", complaint)
+        self._log.info(
+            "reloaded",
+            f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
+            generation=reload.generation,
+            took_s=round(reload.took_s, 3),
+        )
+        self._end_reload(None)
+
+    def _fail_reload(self, reason: str, details: str) -> None:
+        reload = self._reload
+        assert reload is not None
+        self._reload = None  # what fails from now on belongs to a generation that was given up
+        reload.roll_back()
+        self._log.error(
+            "reload-failed",
+            f"the reload failed after {reload.took_s:.2f} s, generation {self._estate.generation} serves on: "
+            f"{reason}",
+            generation=reload.generation,
+            traceback=details or None,
+        )
+        self._end_reload(reason)
+
+    def _end_reload(self, failure: str | None) -> None:
+        self._reload = None
+        if self._state is not ServerState.RELOADING:
+            return
+        self._state = ServerState.SERVING
+        self._notifier.ready(f"the reload failed: {failure}" if failure else "serving")
+        if self._reload_again:
+            self._reload_again = False
+            self._loop.call_later(0, self.reload)
+
+    def open_listeners(self, listens: Sequence[Listen]) -> list[Listener]:
+        """Open listeners. Raises ``ListenError``; then none stays open."""
+        opened: list[Listener] = []
+        try:
+            for listen in listens:
+                opened += open_listeners(listen, self._activation, listens)
+        except BaseException:
+            for listener in opened:
+                listener.close(unlink=True)
+            raise
+        for line in backlog_warnings(opened):
+            self._log.warning("backlog-capped", line)
+        return opened
+
+    def retire_pool(self, pool: Pool, reason: str) -> None:
+        """Have all workers of a pool drain and go."""
+        self._estate.leaving.append(pool)
+        pool.stop(monotonic() + pool.current.config.timeouts.graceful, reason)
+
+    def quiesce(self, listeners: Sequence[Listener]) -> None:
+        """Make the kernel refuse new connections."""
+        for listener in listeners:
+            if problem := quiesce(listener):
+                self._log.warning("quiesce-failed", problem)
+
+    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
+        """Close listeners once the workers that still hold them have taken what waits there."""
+
+        def close() -> None:
+            for pool in self._pools():
+                pool.broadcast("close-listeners")
+            for listener in listeners:
+                listener.close(unlink=True)
+
+        self._loop.call_later(SETTLE_S, close)
+
+    # Stop
+
+    def stop(self, why: str) -> None:
+        """Stop gracefully: serve on for the shutdown delay, then drain, all within ``timeouts.graceful``."""
+        if self._state is ServerState.STOPPING:
+            return
+        timeouts = [pool.timeouts for pool in self._estate.config.pools]
+        delay_s = max(t.shutdown_delay for t in timeouts)
+        deadline = monotonic() + max(t.graceful for t in timeouts)
+        self._begin_stop(
+            f"{why}: stopping gracefully" + (f", serving on for {delay_s:g} s" if delay_s else "")
+        )
+        self._loop.call_later(delay_s, lambda: self._end(deadline, "stop"))
+
+    def quick_stop(self) -> None:
+        """Stop now: end what runs, but wait for nothing else."""
+        self._begin_stop("SIGINT: stopping at once")
+        self._end(monotonic() + QUICK_STOP_S, "quick-stop")
+        for pool in self._pools():
+            pool.broadcast("quit")
+
+    def _begin_stop(self, message: str) -> None:
+        self._log.info("stopping", message)
+        if self._state is ServerState.STOPPING:
+            return
+        self._notifier.stopping(message)
+        if self._reload is not None:
+            self._reload.roll_back()
+            self._reload = None
+        self._state = ServerState.STOPPING
+
+    def _end(self, deadline: float, reason: str) -> None:
+        """Have every worker take what waits in the listeners, drain, and leave until ``deadline``."""
+        self._state = ServerState.STOPPING
+        if self._stop_deadline is None:
+            self.quiesce(self._estate.listeners)
+            self._loop.call_later(SETTLE_S, self._close_listeners_of_workers)
+        self._stop_deadline = min(deadline, self._stop_deadline or deadline)
+        for pool in self._pools():
+            pool.stop(self._stop_deadline, reason)
+
+    def _close_listeners_of_workers(self) -> None:
+        for pool in self._pools():
+            pool.broadcast("close-listeners")
