@@ -28,9 +28,9 @@ EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop", "rolle
 
 
 def write_obituary(
-    log: Log, worker: Worker, name: str, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool
+    log: Log, worker: Worker, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool
 ) -> None:
-    """Log the death of a worker: as information if it was expected, else as an error."""
+    """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error."""
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
     expected = reason in EXPECTED and (exit.exit_status == 0 or reason == "rolled-back")
     why = _WHY.get(reason, "")
@@ -39,11 +39,8 @@ def write_obituary(
     write = log.info if expected else log.error
     write(
         "worker-gone",
-        f"{exit} after {uptime_s:.1f} s and {counts.requests} requests, "
+        f"gone: {exit} after {uptime_s:.1f} s and {counts.requests} requests, "
         f"{'expected' if expected else 'not expected'}{f': {why}' if why else ''}",
-        slot=name,
-        generation=worker.generation,
-        pid=exit.pid,
         reason=reason,
         exit_status=exit.exit_status,
         signal=exit.signal,

@@ -161,10 +161,12 @@ class Pool:
         workers = self.table.workers.values()
         return next((w for w in workers if (w.generation, w.cell) == (generation, cell)), None)
 
-    def worker_name(self, worker: Worker) -> str:
-        """Return the identity of a worker for the log."""
-        known = f" pid {worker.pid}" if worker.pid is not None else ""
-        return f"{self.name}.{worker.slot} gen {worker.generation}{known}"
+    def log_of(self, worker: Worker) -> Log:
+        """Return a log that speaks of a worker."""
+        slot = f"{self.name}.{worker.slot}"
+        known = "" if worker.pid is None else f" pid {worker.pid}"
+        identity = f"{slot} gen {worker.generation}{known}"
+        return self._log.bind(identity, slot=slot, generation=worker.generation, pid=worker.pid)
 
     @property
     def is_gone(self) -> bool:
@@ -231,9 +233,7 @@ class Pool:
         self.totals = self.totals.plus(counts)
         cell.clear()
         oom = exit.signal == "SIGKILL" and worker.state is not State.KILLED and self._means.oom_kills()
-        write_obituary(
-            self._log, worker, self.worker_name(worker), exit, counts, now - worker.spawned_at, oom
-        )
+        write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom)
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
 
@@ -286,13 +286,8 @@ class Pool:
             case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
                 number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
                 if worker.reason not in ("retired", "rolled-back"):
-                    self._log.warning(
-                        "worker-ended",
-                        f"{self.worker_name(worker)}: {worker.reason}, sending {number.name}",
-                        slot=f"{self.name}.{worker.slot}",
-                        generation=worker.generation,
-                        pid=worker.pid,
-                        reason=worker.reason,
+                    self.log_of(worker).warning(
+                        "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
                     )
                 link.process.signal(number)
             case Reaction.FORGET if link is not None:
@@ -326,28 +321,18 @@ class Pool:
                 self._by_pid[message.pid] = worker
                 self._carry_out(self.table.hello(worker, message.pid, now))
             case "ready":
-                self._carry_out(self.table.ready(worker, now))
-                if worker.state is State.READY:
+                if worker.state is State.BOOTING:
                     took_s = now - worker.spawned_at
-                    self._log.info(
-                        "worker-ready",
-                        f"{self.worker_name(worker)}: ready after {took_s:.2f} s",
-                        slot=f"{self.name}.{worker.slot}",
-                        generation=worker.generation,
-                        pid=worker.pid,
-                        took_s=round(took_s, 3),
+                    self.log_of(worker).info(
+                        "worker-ready", f"ready after {took_s:.2f} s", took_s=round(took_s, 3)
                     )
+                self._carry_out(self.table.ready(worker, now))
             case "failed":
                 link.failure = str(message.fields.get("text", ""))
                 worker.reason = worker.reason or "boot-failed"
                 if not self.table.is_on_trial(worker.generation):
-                    self._log.error(
-                        "worker-boot-failed",
-                        f"{self.worker_name(worker)}: it cannot get ready",
-                        slot=f"{self.name}.{worker.slot}",
-                        generation=worker.generation,
-                        pid=worker.pid,
-                        traceback=link.failure,
+                    self.log_of(worker).error(
+                        "worker-boot-failed", "it cannot get ready", traceback=link.failure
                     )
             case "leave" if not self.table.is_stopping:
                 self._carry_out(self.table.leave(worker, "asked", now))

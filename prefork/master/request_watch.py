@@ -116,16 +116,13 @@ class RequestWatch:
 
     def _tell(self, pool: Pool, key: _Key, request: Running, now_ns: int, event: str, what: str) -> None:
         worker = pool.worker_of_cell(key.generation, key.cell)
-        name = pool.worker_name(worker) if worker is not None else f"{pool.name} cell {key.cell}"
+        log = pool.log_of(worker) if worker is not None else self._log
+        write = log.warning if event == "request-slow" else log.error
         elapsed_s = (now_ns - request.start_ns) / 1e9
         method, _, target = request.line.partition(" ")
-        write = self._log.warning if event == "request-slow" else self._log.error
         write(
             event,
-            f"{name}: {request.line!r} {what} for {elapsed_s:.1f} s",
-            slot=f"{pool.name}.{worker.slot}" if worker is not None else None,
-            generation=key.generation,
-            pid=worker.pid if worker is not None else None,
+            f"{request.line!r} {what} for {elapsed_s:.1f} s",
             method=method,
             target=target.rpartition(" ")[0] or target,
             elapsed_s=round(elapsed_s, 3),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 
+from setproctitle import setproctitle
+
 from prefork import __version__
 from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
@@ -85,6 +87,7 @@ class Supervisor:
         config = self._estate.config
         if os.getpid() != 1:
             become_subreaper()
+        setproctitle(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
         self._announce(config)
         pidfile = config.pidfile
         if pidfile:

@@ -25,7 +25,7 @@ PAUSE_S = 0.5
 class Log(Protocol):
     """The part of ``prefork.log.Log`` that is needed here."""
 
-    def error(self, event: str, message: str, **fields: Any) -> None: ...
+    def error(self, event: str, message: str, /, **fields: object) -> None: ...
 
 
 class Acceptor:

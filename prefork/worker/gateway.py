@@ -34,9 +34,14 @@ class Gateway:
         multithread: bool = False,
         root_path: str = "",
         server_header: str | None = "prefork",
+        deadline_s: float = 0.0,
+        slow_s: float = 0.0,
     ) -> None:
+        """``deadline_s`` and ``slow_s`` are those of each request, 0 for none."""
         self.app = app
         self.log = log
+        self._deadline_ns = int(deadline_s * 1e9)
+        self._slow_ns = int(slow_s * 1e9)
         self._access = access
         self.encoder = HeadEncoder()
         self._base = base_environ(ErrorStream(log), root_path, multithread)
@@ -65,7 +70,7 @@ class Gateway:
             self._strip_root(environ)
         response = Response(self, request, writer)
         body: Iterable[bytes] | None = None
-        start_ns = cell.enter(head.request_line)
+        start_ns = cell.enter(head.request_line, self._deadline_ns, self._slow_ns)
         # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
         try:
             body = self.app(environ, response.start_response)

@@ -1,0 +1,249 @@
+"""A running prefork and what tests do with it: the real command, real signals, real sockets.
+
+Everything waits for a condition, with a bound that only a hung server reaches.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+PATIENCE_S = 30.0
+HELLO = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    """Return the first true value of ``condition``."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
+        time.sleep(0.01)  # between two looks at the condition
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the name, or None if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def is_alive(pid: int) -> bool:
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the direct children of a process, zombies too."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = stat_fields(int(entry))
+            if fields is not None and int(fields[1]) == pid:
+                found.append(int(entry))
+    return sorted(found)
+
+
+def context_switches(pid: int) -> int:
+    """Return how often the threads of a process went to sleep or were preempted."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if "ctxt_switches" in line:
+                total += int(line.split()[1])
+    return total
+
+
+class Server:
+    """One prefork, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log_path = folder / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._seen: set[int] = set()
+
+    # Files
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file; its mtime always changes, so that no stale byte code is used."""
+        path = self.folder / name
+        path.write_text(textwrap.dedent(text))
+        for cached in (self.folder / "__pycache__").glob(f"{path.stem}.*"):
+            cached.unlink()
+        return path
+
+    def configure(self, config: str, app: str | None = HELLO) -> None:
+        """Write ``app.yaml`` and ``myapp.py``."""
+        self.write("app.yaml", config)
+        if app is not None:
+            self.write("myapp.py", app)
+
+    # Life
+
+    def start(self, *args: str, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
+        """Start it without waiting for anything."""
+        command = [*prefix, sys.executable, "-m", "prefork", *(args or ("-c", "app.yaml"))]
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def serve(self, config: str | None = None, app: str | None = HELLO, **kwargs: object) -> None:
+        """Configure, start, and wait until it serves."""
+        if config is not None:
+            self.configure(config, app)
+        self.start(**kwargs)  # type: ignore[arg-type]
+        self.wait_for_log("serving on ")
+
+    @property
+    def pid(self) -> int:
+        """The master's pid (with a prefix such as ``unshare``, that of the prefix)."""
+        assert self.process is not None
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the exit status, a signal as a negative number."""
+        assert self.process is not None
+        return self.process.wait(PATIENCE_S)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop it, check that nobody is left, and return the exit status."""
+        family = self.family()
+        self.signal(number)
+        status = self.wait()
+        wait_for(lambda: not any(is_alive(pid) for pid in family), f"the end of {family}")
+        return status
+
+    def kill_all(self) -> None:
+        """End what is left; for the end of a test."""
+        if self.process is None:
+            return
+        self.family()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
+        for pid in self._seen:
+            if title(pid).startswith("prefork: "):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+    # Log
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def mark(self) -> int:
+        """Return a place in the log, from which ``wait_for_log`` can look."""
+        return len(self.log)
+
+    def wait_for_log(self, pattern: str, after: int = 0, patience_s: float = PATIENCE_S) -> re.Match[str]:
+        """Wait until a line of the log matches a regular expression."""
+        expression = re.compile(pattern)
+        try:
+            return wait_for(lambda: expression.search(self.log[after:]), pattern, patience_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the log is:\n{self.log}") from None
+
+    # Processes
+
+    def family(self) -> list[int]:
+        """Return the pids of the master's living children, and remember them."""
+        found = [pid for pid in children(self.pid) if is_alive(pid)]
+        self._seen.update(found)
+        return found
+
+    def titled(self, pattern: str) -> list[int]:
+        """Return the children whose title matches."""
+        return [pid for pid in self.family() if re.search(pattern, title(pid))]
+
+    def workers(self, pattern: str = "") -> list[int]:
+        return self.titled(rf"^prefork: worker .*{pattern}")
+
+    def molds(self, pattern: str = "") -> list[int]:
+        return self.titled(rf"^prefork: mold .*{pattern}")
+
+    def wait_for_workers(self, count: int, pattern: str = "") -> list[int]:
+        """Wait until there are exactly so many workers."""
+        wait_for(lambda: len(self.workers(pattern)) == count, f"{count} workers {pattern}")
+        return self.workers(pattern)
+
+    # Requests
+
+    @property
+    def port(self) -> int:
+        """The port of its first TCP listener."""
+        found = re.search(r"serving on (?:\S+ )*?\S*:(\d+)", self.log)
+        assert found, self.log
+        return int(found[1])
+
+    def connect(self, timeout_s: float = PATIENCE_S) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection.connect()
+        return connection
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        """Return status and body of one request on a connection of its own."""
+        connection = self.connect()
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def reload(self) -> str:
+        """Send HUP and wait for the outcome; return ``reloaded`` or ``failed``."""
+        mark = self.mark()
+        self.signal(signal.SIGHUP)
+        found = self.wait_for_log(r"generation \d+ serves, |the reload failed", mark)
+        return "failed" if "failed" in found[0] else "reloaded"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """Make a server, and see that nothing of it outlives the block."""
+    server = Server(folder)
+    try:
+        yield server
+    finally:
+        server.kill_all()
