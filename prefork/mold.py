@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from prefork import child, environment
+from prefork import child, environment, privileges
 from prefork.application import load_application
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.config import Pool
@@ -107,7 +107,8 @@ class Mold:
     def _become_ready(self, preload: bool) -> bool:
         """Drop privileges, load, and tell the master. Return False if this mold must not fork."""
         began = monotonic()
-        environment.enter(self._pool)
+        environment.enter(self._pool)  # an env_file may be for root's eyes only
+        privileges.drop(privileges.resolve(self._pool.user, self._pool.group))
         if not preload:
             self._channel.send("ready", preload=False, took_s=monotonic() - began)
             return True

@@ -23,8 +23,8 @@ from prefork.master.pool import Pool
 class Tools(Protocol):
     """What a reload needs of the supervisor."""
 
-    def open_listeners(self, listens: Sequence[Listen]) -> list[Listener]:
-        """Open listeners. Raises ``ListenError``; then none stays open."""
+    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
+        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
 
     def add_generation(
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None

@@ -14,7 +14,7 @@ from time import monotonic
 
 from setproctitle import setproctitle
 
-from prefork import __version__
+from prefork import __version__, privileges
 from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus, PreforkError
@@ -218,7 +218,11 @@ class Supervisor:
     def add_generation(
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
     ) -> Pool:
-        """Start a generation of ``pool``, or of a new pool if it is None."""
+        """Start a generation of ``pool``, or of a new pool if it is None.
+
+        Raises ``PreforkError`` if its user or number of workers makes no sense here.
+        """
+        privileges.resolve(config.user, config.group)
         wanted, explanation = worker_count(config)
         self._log.info(
             "pool-starting",
@@ -351,12 +355,12 @@ class Supervisor:
             self._reload_again = False
             self._loop.call_later(0, self.reload)
 
-    def open_listeners(self, listens: Sequence[Listen]) -> list[Listener]:
-        """Open listeners. Raises ``ListenError``; then none stays open."""
+    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
+        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
         opened: list[Listener] = []
         try:
             for listen in listens:
-                opened += open_listeners(listen, self._activation, listens)
+                opened += open_listeners(listen, self._activation, siblings)
         except BaseException:
             for listener in opened:
                 listener.close(unlink=True)
