@@ -48,10 +48,6 @@ class Head(NamedTuple):
     request_line: bytes
     """Without the line end."""
 
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or self.content_length > 0
-
 
 # RFC 9112 §2.2: a server should ignore an empty line before the request line. Bounded, in bytes.
 _MAX_EMPTY_LINES_BYTES = 8

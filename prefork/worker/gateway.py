@@ -76,7 +76,7 @@ class Gateway:
             body = self.app(environ, response.start_response)
             response.send_body(body)
         except BaseException as error:
-            self._fail(request, response, writer, error)
+            self._fail(request, response, error)
         close = getattr(body, "close", None)
         if close is not None:
             try:
@@ -127,7 +127,7 @@ class Gateway:
         if path == root or path.startswith(root + "/"):
             environ["PATH_INFO"] = path[len(root) :]
 
-    def _fail(self, request: Request, response: Response, writer: Writer, error: BaseException) -> None:
+    def _fail(self, request: Request, response: Response, error: BaseException) -> None:
         """Answer 500 if nothing was sent, else cut the connection so that the client can tell."""
         if response.client_gone:
             head = request.head
@@ -140,9 +140,7 @@ class Gateway:
             return
         self._report(request, "the application raised", error)
         if response.head_sent:
-            response.keep_alive = False
-            if not response.is_complete():
-                writer.abort()
+            response.cut()
             return
         try:
             response.send_error()

@@ -39,7 +39,7 @@ class Response:
     _left_bytes: int | None = None
     """Of the Content-Length; None while it is not known, and when there is none."""
     _full = False
-    """Nothing more will be sent: the rest of the body is not wanted."""
+    """Nothing more will be sent: there is no body, or all of it was; a late ``write()`` does nothing."""
 
     def __init__(self, gateway: Gateway, request: Request, writer: Writer) -> None:
         self._gateway = gateway
@@ -91,16 +91,20 @@ class Response:
             self._warn(
                 "response-short", f"the body is {self._left_bytes} bytes shorter than its Content-Length"
             )
+        self._full = True
 
     def send_error(self) -> None:
         """Send a 500 instead of what the application began."""
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self.encoded = self._gateway.encoder.encode("500 Internal Server Error", self.headers)
-        self._send_whole([b"500 Internal Server Error\n"])
+        self.send_body([b"500 Internal Server Error\n"])
 
-    def is_complete(self) -> bool:
-        """Tell whether the client has, or will have, a whole response, whatever goes wrong now."""
-        return self.head_sent and self._left_bytes == 0
+    def cut(self) -> None:
+        """Reset the connection, unless the client has, or will have, a whole response."""
+        self.keep_alive = False
+        self._full = True
+        if self._left_bytes != 0:
+            self._writer.abort()
 
     def _send_whole(self, blocks: Sequence[bytes]) -> None:
         """Send a body that is all there, so that its length is known."""

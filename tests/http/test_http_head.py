@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from prefork.http.head import Head, HeadLimits, HeadParser
@@ -176,6 +178,27 @@ def test_what_is_remembered_does_not_leak_between_requests() -> None:
         assert parser.parse(absolute).environ["HTTP_HOST"] == "b"
         assert parser.parse(plain).environ["HTTP_HOST"] == "a"
         assert parser.parse(plain).environ["REQUEST_METHOD"] == "POST"
+
+
+def test_mutations_are_accepted_or_refused_alike_whole_and_in_pieces() -> None:
+    random = Random(3)
+    valid = [data for data, _ in ACCEPTED.values()]
+    for _ in range(2000):
+        data = bytearray(random.choice(valid))
+        for _ in range(random.randint(1, 3)):
+            at = random.randrange(len(data) - 3)
+            data[at : at + random.randint(0, 2)] = random.choice(
+                [b"", b"\r\n", b"\n", b":", b" ", b"\0", b"%", b",", bytes([random.randrange(256)])]
+            )
+        data += b"\r\n\r\n"
+        assert outcome(data, 1) == outcome(data, 10_000), data
+
+
+def outcome(data: bytes, step: int) -> Head | None:
+    try:
+        return feed(bytes(data), step)[0]
+    except BadRequest:
+        return None
 
 
 def test_memory_is_bounded() -> None:

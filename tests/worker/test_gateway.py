@@ -409,6 +409,22 @@ def test_head_and_first_block_are_one_write_and_nothing_is_sent_before() -> None
     assert [write[-1:] for write in writer.writes] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("body", [[b"a"], Blocks(b"a"), Blocks(b"a", LookupError()), LookupError()])
+def test_late_write_does_nothing(body: Any) -> None:
+    kept: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        kept.append(start_response("200 OK", []))
+        if isinstance(body, LookupError):
+            raise body
+        return body
+
+    answer = call(app)
+    before = answer.raw
+    kept[0](b"late")
+    assert answer.raw == before
+
+
 def test_large_block_is_whole() -> None:
     assert call(answering([b"x" * 100_000])).raw.endswith(b"\r\n\r\n" + b"x" * 100_000)
 
