@@ -1,0 +1,53 @@
+"""The command ``prefork``: read the command line, run the command, turn failures into lines and a status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from prefork.cli import arguments, check, run
+from prefork.cli.arguments import Invocation
+from prefork.config.jsonschema import jsonschema
+from prefork.errors import ConfigError, ExitStatus, PreforkError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status; a user's mistake never shows a traceback."""
+    try:
+        invocation = arguments.read(sys.argv[1:] if argv is None else argv, os.environ)
+        for note in invocation.notes:
+            print(f"prefork: note: {note}", file=sys.stderr)
+        status = _dispatch(invocation)
+        sys.stdout.flush()
+        return status
+    except SystemExit as done:  # argparse printed the help or the version
+        return int(done.code or 0)
+    except PreforkError as error:
+        # A config's mistakes begin with their place, so that editors can jump there.
+        prefix = "" if isinstance(error, ConfigError) else "prefork: "
+        print(f"{prefix}{error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("prefork: interrupted", file=sys.stderr)
+        return ExitStatus.INTERNAL
+    except BrokenPipeError:
+        # The reader of stdout has seen enough (prefork schema | head); the interpreter must not flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.OK
+    except Exception:
+        traceback.print_exc()
+        return ExitStatus.INTERNAL
+
+
+def _dispatch(invocation: Invocation) -> int:
+    match invocation.command:
+        case "schema":
+            print(json.dumps(jsonschema(), indent=2))
+            return ExitStatus.OK
+        case "check":
+            return check.check(invocation)
+        case _:
+            return run.run(invocation)
