@@ -31,8 +31,6 @@ CHUNK_BYTES = select.PIPE_BUF
 _QUEUED_LINES = 4096
 _FILE_MODE = 0o640
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN})
-"""The reader has left for good: keeping lines for it makes no sense."""
 
 
 class Destination:
@@ -195,12 +193,8 @@ class Destination:
         except BlockingIOError:
             self._stalled = True
             return False
-        except OSError as error:
-            if error.errno in _GONE:
-                self._dropped += self._pending.count(b"\n")
-                self._pending.clear()
-                self._inside_line = False
-            return False  # otherwise, as with a full disk, a later write tries again
+        except OSError:  # a full disk, a closed pipe: a later write tries again
+            return False
         if written:
             self._inside_line = chunk[written - 1] != ord("\n")
             del self._pending[:written]
