@@ -63,6 +63,8 @@ class HeadParser:
     def __init__(self, limits: HeadLimits) -> None:
         self.limits = limits
         self._heads: Memo[bytes, Head] = Memo(_MEMO_ENTRIES)
+        self.known = self._heads.get
+        """``known(buffer)``: the head, if the buffer is exactly one complete head that was seen before."""
         self._blocks: Memo[bytes, Fields] = Memo(_MEMO_ENTRIES)
 
     def find_end(self, buffer: bytes | bytearray, start: int = 0) -> int:

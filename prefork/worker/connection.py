@@ -198,24 +198,25 @@ class Connection(Outgoing):
     # Receiving.
 
     def _receive_head(self, data: bytes) -> None:
-        known = len(self.raw)
-        buffer = self.raw + data if known else data
         server = self.server
+        known_bytes = len(self.raw)
+        if known_bytes:
+            data = self.raw + data
         if self.state is _IDLE:
             server.keep_alive.stop(self, None)
+        # What mostly arrives is one whole head without a body, as the last one was.
+        head = server.known_head(data)
+        end = len(data)
         try:
-            end = server.find_end(buffer, known)
-            if end < 0:
-                self.raw = buffer
-                if self.state is not _HEAD:
-                    self.state = _HEAD
-                    self._watch(self.on_readable)
-                    server.head.start(self)
-                return
+            if head is None:
+                end = server.find_end(data, known_bytes)
+                if end < 0:
+                    self._await_head(data)
+                    return
+                head = server.parse_head(data[:end])
             if self.state is _HEAD:
                 server.head.stop(self, None)
-            head = server.parse_head(buffer[:end])
-            self.raw = rest = buffer[end:]
+            self.raw = rest = data[end:]
             if head.chunked or head.content_length:
                 self._begin_body(head, rest)
                 return
@@ -224,6 +225,13 @@ class Connection(Outgoing):
             self.refuse(refusal.status, refusal.reason)
             return
         self._run(head, b"")
+
+    def _await_head(self, raw: bytes) -> None:
+        self.raw = raw
+        if self.state is not _HEAD:
+            self.state = _HEAD
+            self._watch(self.on_readable)
+            self.server.head.start(self)
 
     def _begin_body(self, head: Head, received: bytes) -> None:
         self.raw = b""
@@ -279,7 +287,11 @@ class Connection(Outgoing):
             request.body = body
             request.keep_alive = keep
         self.state = _RUNNING
-        server.dispatch(self)
+        if server.threads is None:
+            server.work(self, server.main_cell)
+            self.finish()
+        else:
+            server.threads.submit(self)
 
     def _park(self) -> None:
         self.state = _IDLE
@@ -317,9 +329,6 @@ class Connection(Outgoing):
                 if not self.sock.recv(1, MSG_DONTWAIT):
                     self.close()
                     return
-            except BlockingIOError:
-                self.close()
-                return
             except OSError:
                 self.close()
                 return

@@ -83,7 +83,7 @@ class HTTPServer(Server):
         self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
         self.response_memory_bytes = limits.response_memory
         parser = HeadParser(self.limits)
-        self.find_end, self.parse_head = parser.find_end, parser.parse
+        self.find_end, self.parse_head, self.known_head = parser.find_end, parser.parse, parser.known
         if before_wait is not None:
             self.service_actions = before_wait  # type: ignore[method-assign]
         make = self.loop.deadlines
@@ -108,14 +108,6 @@ class HTTPServer(Server):
         base = self._base_environ(client_address, listener)
         connection = self._connections[request.fileno()] = Connection(self, request, client_address, base)
         connection.start()
-
-    def dispatch(self, connection: Connection) -> None:
-        """Have the application run for a connection that has a complete request."""
-        if self._threads is None:
-            self.work(connection, self.main_cell)
-            connection.finish()
-        else:
-            self._threads.submit(connection)
 
     def work(self, item: Connection, cell: ThreadCell) -> None:
         request = item.request

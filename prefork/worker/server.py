@@ -80,9 +80,9 @@ class Server:
         self.open_connections = 0
         self.max_connections = connections
         self._acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
-        self._threads: ApplicationThreads[Any] | None = None
+        self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
-            self._threads = ApplicationThreads(
+            self.threads = ApplicationThreads(
                 cell.threads[:threads], self.loop, self._acceptor, self.work, self.done
             )
         self._ending = False
@@ -180,7 +180,7 @@ class Server:
         self._stopped = True
 
     def _leave(self, _: None) -> None:
-        if self._threads is not None and self._threads.busy:
+        if self.threads is not None and self.threads.busy:
             self._last_chance.start(None)
         else:
             self.quit()
@@ -189,11 +189,11 @@ class Server:
 
     def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
         """Begin with a verified new connection."""
-        if self._threads is None:
+        if self.threads is None:
             self.work((request, client_address), self.main_cell)
             self.done((request, client_address))
         else:
-            self._threads.submit((request, client_address))
+            self.threads.submit((request, client_address))
 
     def work(self, item: Any, cell: ThreadCell) -> None:
         """Run the application, in whichever thread; must not raise."""
