@@ -87,7 +87,7 @@ def read(argv: Sequence[str], environment: Mapping[str, str]) -> Invocation:
         asked.files or given.files or tuple(filter(None, environment.get("PREFORK_CONFIG", "").split(":")))
     )
     overrides = (*given.overrides, *asked.overrides)
-    if not files and not any(override.path in ("app", "pools") for override in overrides):
+    if not files and not any(override.path.partition(".")[0] in ("app", "pools") for override in overrides):
         near = "; did you mean -c app.yaml?" if os.path.exists("app.yaml") else ""
         raise UsageError(f"nothing to serve: give -c FILE or an application{near}")
     return replace(asked, files=files, overrides=overrides, notes=(*given.notes, *asked.notes))
@@ -106,6 +106,8 @@ def _from_environment(environment: Mapping[str, str]) -> Invocation:
 def _read(argv: Sequence[str], *, command_allowed: bool = True) -> Invocation:
     parser = _parser()
     options, words = parser.parse_known_args(argv)
+    if "--" in words:
+        words.remove("--")
     if words and command_allowed:
         _refuse_later_command(words[0])
     for word in words:

@@ -41,6 +41,8 @@ def parse(line: str, **environment: str) -> Invocation:
         ("zebra", "run", (), "zebra"),
         ("json", "run", (), "json"),
         ("schema", "schema", (), None),
+        ("check -- a:b", "check", (), "a:b"),
+        ("--set pools.a.app=b:c", "run", (), None),
     ],
 )
 def test_commands_and_applications(line: str, command: str, files: tuple[str, ...], app: str | None) -> None:
