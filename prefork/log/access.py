@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from types import MappingProxyType
 
 from prefork.log.access_format import AccessEntry, Formatter, compile_access_format, compile_access_json
@@ -50,8 +51,7 @@ class AccessLog:
 
     def bind(self, log: Log) -> AccessLog:
         """Return an access log for the process whose log this is; its identity goes into JSON lines."""
-        bound = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__)
+        bound = copy(self)
         bound._log = log
         bound._line = bound._compile()
         bound._start()

@@ -75,7 +75,7 @@ class Destination:
         except OSError as error:
             hint = ": nobody reads this pipe" if error.errno == errno.ENXIO else ""
             raise ConfigError(f"{key}: cannot open {where}: {error.strerror}{hint}") from error
-        destination = cls(fd, where)
+        destination = cls(fd, os.path.abspath(where))
         os.close(fd)
         return destination
 

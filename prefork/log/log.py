@@ -8,6 +8,7 @@ blocks and waits for no lock; any thread of any process may use it, also in a si
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from time import time
 from types import MappingProxyType
 
@@ -48,8 +49,7 @@ class Log:
 
     def bind(self, identity: str, /, **fields: object) -> Log:
         """Return a log that puts ``identity`` before each message, and ``fields`` into each event."""
-        bound = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__)
+        bound = copy(self)
         bound._identity = identity
         bound._bound = {**self._bound, **fields}
         return bound

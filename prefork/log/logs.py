@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from typing import Protocol
 
 from prefork.errors import ConfigError
@@ -80,6 +81,13 @@ class Logs:
             if opened.warning:
                 self.log.warning("log-destination", opened.warning)
 
+    def bind(self, identity: str, /, **fields: object) -> Logs:
+        """Return the logs of a process, which put its identity on each line; see ``Log.bind``."""
+        bound = copy(self)
+        bound.log = self.log.bind(identity, **fields)
+        bound.access = self.access and self.access.bind(bound.log)
+        return bound
+
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors that a child must keep."""
@@ -103,8 +111,10 @@ class Logs:
 
     def flush(self, timeout_s: float = 1.0) -> None:
         """Write what is left, for the end of a process; wait no longer than this for each destination."""
-        for destination in self._destinations:
-            destination.flush(timeout_s)
+        if self.access is not None:
+            self.access.flush()
+            self.log.report_lost(self.access.destination.flush(timeout_s), "access log")
+        self.log.report_lost(self.log.destination.flush(timeout_s))
 
     def _files(self) -> list[Destination]:
         return [destination for destination in self._destinations if destination.path is not None]

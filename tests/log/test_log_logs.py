@@ -40,12 +40,9 @@ def test_rotation_reaches_every_process(tmp_path):
     logs.replace(received)
     assert logs.fds == before
     logs.log.info("worker-ready", "ready")
-    assert logs.access is not None
-    logs.access.bind(logs.log.bind("web.0", slot="web.0")).record(entry)
-    worker = logs.access.bind(logs.log.bind("web.0", slot="web.0"))
-    worker.record(entry)
+    worker = logs.bind("web.0", slot="web.0")
+    worker.access.record(entry)
     worker.flush()
-    logs.flush()
     assert '"event":"worker-ready"' in events.read_text()
     assert '"slot":"web.0"' in access.read_text()
     assert (tmp_path / "events.log.1").read_text() == ""
