@@ -10,9 +10,8 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-from setproctitle import setproctitle
-
 from prefork.heritage import Heritage, close_all_but
+from prefork.process import set_title
 
 # Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
 # They get a handler that does nothing and are not ignored: what is ignored stays so in the programs that
@@ -42,7 +41,7 @@ def begin(heritage: Heritage, title: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     close_all_but(heritage.descriptors())
-    setproctitle(title)
+    set_title(title)
     # SIGABRT is how the master asks an overdue process for its stack before it ends it.
     faulthandler.enable(heritage.logs[0] if heritage.logs else 2)
 

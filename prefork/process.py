@@ -1,4 +1,4 @@
-"""Fork, wait and kill: the one home of these system calls.
+"""Fork, wait and kill, and the title of a process: the one home of these system calls.
 
 Master, mold and worker use it; nothing else in prefork calls ``os.fork``, ``os.wait*`` or ``os.kill``.
 """
@@ -14,7 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
+from setproctitle import setproctitle
+
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def set_title(title: str) -> None:
+    """Set what ``ps`` shows of this process."""
+    setproctitle(title)
 
 
 def become_subreaper() -> None:

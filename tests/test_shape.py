@@ -136,15 +136,23 @@ def dependencies_have_one_home(modules: Modules) -> Iterator[str]:
             yield f"{paths[0]}: yaml belongs to prefork/config/"
 
 
+THREAD_MAKER = re.compile(
+    r"(threading\.)?Thread|threading\.Timer|_thread\.start_new_thread|concurrent\.futures|asyncio\.\w+"
+)
+
+
 def no_threads_in_master(modules: Modules) -> Iterator[str]:
+    """Nothing that the master imports can start a thread; a lock or a thread's id is no thread."""
     for module in modules.values():
         if module.within("prefork.master"):
             for name, chain in reached(module, modules).items():
-                for imported, node in imports(modules[name], modules):
-                    if imported.partition(".")[0] in ("threading", "_thread", "concurrent", "asyncio"):
+                for node in ast.walk(modules[name].tree):
+                    if isinstance(node, ast.Name | ast.Attribute) and THREAD_MAKER.fullmatch(
+                        ast.unparse(node)
+                    ):
                         way = " -> ".join(chain)
                         yield modules[name].at(
-                            node, f"the master has no threads, and reaches {imported} by {way}"
+                            node, f"the master has no threads, and reaches {ast.unparse(node)} by {way}"
                         )
 
 
@@ -288,9 +296,9 @@ RULES: dict[Callable[[Modules], Iterator[str]], tuple[int, dict[str, str]]] = {
     no_threads_in_master: (
         2,
         {
-            "prefork.master.loop": "from prefork import log\nfrom concurrent.futures import Future",
-            "prefork.log": "import threading",
-            "prefork.worker.threads": "import threading",
+            "prefork.master.loop": "from prefork import log\nimport threading\nthreading.Thread()",
+            "prefork.log": "from threading import Lock, Thread\nLock()\nThread()",
+            "prefork.worker.threads": "import threading\nthreading.Thread()",
         },
     ),
     processes_have_one_home: (

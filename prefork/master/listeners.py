@@ -164,6 +164,23 @@ def open_at_start(
     return opened
 
 
+def open_all(
+    listens: Iterable[Listen], activation: Activation, siblings: Sequence[Listen], log: Log
+) -> list[Listener]:
+    """Open entries that a reload adds. Raises ``ListenError``; then nothing stays open."""
+    opened: list[Listener] = []
+    try:
+        for listen in listens:
+            opened += open_listeners(listen, activation, siblings)
+    except BaseException:
+        for listener in opened:
+            listener.close(unlink=True)
+        raise
+    for line in backlog_warnings(opened):
+        log.warning("backlog-capped", line)
+    return opened
+
+
 def backlog_warnings(listeners: Iterable[Listener], somaxconn: int | None = None) -> list[str]:
     """Return a line for each own listener whose backlog the kernel cuts to ``net.core.somaxconn``."""
     limit = _somaxconn() if somaxconn is None else somaxconn

@@ -63,10 +63,9 @@ class Reload:
 
     def start(self) -> None:
         """Open new listeners and start a mold for each pool."""
-        change = diff(
-            self._estate.listeners, [listen for pool in self.config.pools for listen in pool.listen]
-        )
-        self._opened = self._tools.open_listeners(change.add)
+        wanted = [listen for pool in self.config.pools for listen in pool.listen]
+        change = diff(self._estate.listeners, wanted)
+        self._opened = self._tools.open_listeners(change.add, wanted)
         self._closing = change.remove
         self._estate.listeners += self._opened
         names = {pool.name for pool in self.config.pools}

@@ -12,38 +12,27 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 
-from setproctitle import setproctitle
-
-from prefork import __version__, privileges
+from prefork import __version__
 from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus, PreforkError
-from prefork.heritage import Heritage
 from prefork.log import Logs
 from prefork.master.activation import take_activation
-from prefork.master.capacity import worker_count
-from prefork.master.cgroup import oom_kills
 from prefork.master.estate import Estate
-from prefork.master.generation import Generation
-from prefork.master.listeners import Listener, backlog_warnings, open_at_start, open_listeners
+from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
 from prefork.master.notify import take_notifier
+from prefork.master.nursery import MoldMain, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
-from prefork.master.pool import Means, Pool
-from prefork.master.quiesce import quiesce
+from prefork.master.pool import Pool
+from prefork.master.quiesce import HANDSHAKES_S, quiesce
 from prefork.master.reload import Reload
 from prefork.master.request_watch import RequestWatch
 from prefork.master.signals import SignalPipe
-from prefork.process import become_subreaper, ended_children, reap, signal_name
-from prefork.scoreboard import Scoreboard
-
-SETTLE_S = 0.05
-"""Handshakes that were under way when a listener was quiesced are complete after this."""
+from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 
 QUICK_STOP_S = 2.0
 """How long workers may take in a quick stop to end what they run."""
-
-MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, bool], int]
 
 
 class ServerState(Enum):
@@ -60,7 +49,6 @@ class Supervisor:
         self, loaded: Loaded, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
     ) -> None:
         self._read_config = read_config
-        self._mold_main = mold_main
         self._logs = logs
         self._log = logs.log.bind(f"master pid {os.getpid()}", pid=os.getpid())
         self._state = ServerState.BOOTING
@@ -74,11 +62,8 @@ class Supervisor:
         self._activation = take_activation()
         self._loop = Loop()
         self._requests = RequestWatch(self._log)
-        # Nothing is ever written: at the end of the file the master is dead.
-        self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
-        self._oom_kills = oom_kills()
         self._booting: set[str] = set()
-        self._means = Means(self._loop, self._log, self._run_mold, self._oom_happened)
+        self._nursery = Nursery(loaded.config.name, self._loop, logs, self._log, self._requests, mold_main)
 
     # The life of the master
 
@@ -87,7 +72,7 @@ class Supervisor:
         config = self._estate.config
         if os.getpid() != 1:
             become_subreaper()
-        setproctitle(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
+        set_title(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
         self._announce(config)
         pidfile = config.pidfile
         if pidfile:
@@ -192,10 +177,6 @@ class Supervisor:
                 self._log.debug("orphan-reaped", f"reaped pid {pid}, an orphan of the application", pid=pid)
                 reap(pid)
 
-    def _oom_happened(self) -> bool:
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        return before is not None and self._oom_kills is not None and self._oom_kills > before
-
     def scale_by(self, difference: int) -> None:
         """Want one worker more or fewer in the first pool."""
         if self._state is ServerState.STOPPING:
@@ -218,40 +199,8 @@ class Supervisor:
     def add_generation(
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
     ) -> Pool:
-        """Start a generation of ``pool``, or of a new pool if it is None.
-
-        Raises ``PreforkError`` if its user or number of workers makes no sense here.
-        """
-        privileges.resolve(config.user, config.group)
-        wanted, explanation = worker_count(config)
-        self._log.info(
-            "pool-starting",
-            f"{config.name} gen {generation}: {config.app} on "
-            f"{', '.join(listener.address for listener in listeners)}; {explanation}",
-            pool=config.name,
-            generation=generation,
-            workers=wanted,
-            app=config.app,
-            listeners=[listener.address for listener in listeners],
-        )
-        doorbell = self._requests.doorbell
-        made = Generation.create(generation, config, wanted, tuple(listeners), doorbell)
-        self._requests.adopt(made.scoreboard)
-        if pool is None:
-            pool = Pool(made, self._means, self)
-        pool.add(made)
-        return pool
-
-    def _run_mold(self, generation: Generation, channel: int, preload: bool) -> int:
-        """Become a mold; runs in the child."""
-        heritage = generation.heritage(
-            self._estate.config.name,
-            lifeline=self._lifeline,
-            doorbell=self._requests.doorbell,
-            channel=channel,
-            logs=self._logs.fds,
-        )
-        return self._mold_main(heritage, generation.config, self._logs, generation.scoreboard, preload)
+        """Start a generation of ``pool``, or of a new pool if it is None. Raises ``PreforkError``."""
+        return self._nursery.add_generation(config, generation, listeners, pool, self)
 
     def gate_reached(self, pool: Pool, generation: int) -> None:
         if self._reload is not None and self._reload.generation == generation:
@@ -357,17 +306,7 @@ class Supervisor:
 
     def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
         """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
-        opened: list[Listener] = []
-        try:
-            for listen in listens:
-                opened += open_listeners(listen, self._activation, siblings)
-        except BaseException:
-            for listener in opened:
-                listener.close(unlink=True)
-            raise
-        for line in backlog_warnings(opened):
-            self._log.warning("backlog-capped", line)
-        return opened
+        return open_all(listens, self._activation, siblings, self._log)
 
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool drain and go."""
@@ -376,9 +315,8 @@ class Supervisor:
 
     def quiesce(self, listeners: Sequence[Listener]) -> None:
         """Make the kernel refuse new connections."""
-        for listener in listeners:
-            if problem := quiesce(listener):
-                self._log.warning("quiesce-failed", problem)
+        for problem in filter(None, map(quiesce, listeners)):
+            self._log.warning("quiesce-failed", problem)
 
     def empty_and_close(self, listeners: Sequence[Listener]) -> None:
         """Close listeners once the workers that still hold them have taken what waits there."""
@@ -389,7 +327,7 @@ class Supervisor:
             for listener in listeners:
                 listener.close(unlink=True)
 
-        self._loop.call_later(SETTLE_S, close)
+        self._loop.call_later(HANDSHAKES_S, close)
 
     # Stop
 
@@ -427,7 +365,7 @@ class Supervisor:
         self._state = ServerState.STOPPING
         if self._stop_deadline is None:
             self.quiesce(self._estate.listeners)
-            self._loop.call_later(SETTLE_S, self._close_listeners_of_workers)
+            self._loop.call_later(HANDSHAKES_S, self._close_listeners_of_workers)
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         for pool in self._pools():
             pool.stop(self._stop_deadline, reason)

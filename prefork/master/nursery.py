@@ -1,0 +1,87 @@
+"""Where pools and their generations come from: all that a new child inherits is put together here.
+
+Runs in the master; ``run_mold`` runs in the child.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from prefork import privileges
+from prefork.config import Pool as PoolConfig
+from prefork.heritage import Heritage
+from prefork.log import Log, Logs
+from prefork.master.capacity import worker_count
+from prefork.master.cgroup import oom_kills
+from prefork.master.generation import Generation
+from prefork.master.listeners import Listener
+from prefork.master.loop import Loop
+from prefork.master.pool import Means, Pool, Watcher
+from prefork.master.request_watch import RequestWatch
+from prefork.scoreboard import Scoreboard
+
+MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, bool], int]
+"""The life of a mold; handed in, since the master never imports the code of molds and workers."""
+
+
+class Nursery:
+    """Makes generations of pools, which share one lifeline, doorbell and set of logs."""
+
+    def __init__(
+        self, server: str, loop: Loop, logs: Logs, log: Log, requests: RequestWatch, mold_main: MoldMain
+    ) -> None:
+        self._server = server
+        self._logs = logs
+        self._log = log
+        self._requests = requests
+        self._mold_main = mold_main
+        # Nothing is ever written: at its end-of-file the master is dead. The other end stays open with it.
+        self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
+        self._oom_kills = oom_kills()
+        self._means = Means(loop, log, self._run_mold, self._oom_happened)
+
+    def add_generation(
+        self,
+        config: PoolConfig,
+        generation: int,
+        listeners: Sequence[Listener],
+        pool: Pool | None,
+        watcher: Watcher,
+    ) -> Pool:
+        """Start a generation of ``pool``, or of a new pool if it is None.
+
+        Raises ``PreforkError`` if its user or number of workers makes no sense here.
+        """
+        privileges.resolve(config.user, config.group)
+        wanted, explanation = worker_count(config)
+        addresses = [listener.address for listener in listeners]
+        self._log.info(
+            "pool-starting",
+            f"{config.name} gen {generation}: {config.app} on {', '.join(addresses)}; {explanation}",
+            pool=config.name,
+            generation=generation,
+            workers=wanted,
+            app=config.app,
+            listeners=addresses,
+        )
+        made = Generation.create(generation, config, wanted, tuple(listeners), self._requests.doorbell)
+        self._requests.adopt(made.scoreboard)
+        if pool is None:
+            pool = Pool(made, self._means, watcher)
+        pool.add(made)
+        return pool
+
+    def _run_mold(self, generation: Generation, channel: int, preload: bool) -> int:
+        heritage = generation.heritage(
+            self._server,
+            lifeline=self._lifeline,
+            doorbell=self._requests.doorbell,
+            channel=channel,
+            logs=self._logs.fds,
+        )
+        return self._mold_main(heritage, generation.config, self._logs, generation.scoreboard, preload)
+
+    def _oom_happened(self) -> bool:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
