@@ -135,7 +135,7 @@ class Server:
         assert self.process is not None
         return self.process.pid
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def wait(self) -> int:
@@ -146,7 +146,7 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it, check that nobody is left, and return the exit status."""
         family = self.family()
-        self.signal(number)
+        self.send_signal(number)
         status = self.wait()
         wait_for(lambda: not any(is_alive(pid) for pid in family), f"the end of {family}")
         return status
@@ -234,7 +234,7 @@ class Server:
     def reload(self) -> str:
         """Send HUP and wait for the outcome; return ``reloaded`` or ``failed``."""
         mark = self.mark()
-        self.signal(signal.SIGHUP)
+        self.send_signal(signal.SIGHUP)
         found = self.wait_for_log(r"generation \d+ serves, |the reload failed", mark)
         return "failed" if "failed" in found[0] else "reloaded"
 
