@@ -45,14 +45,21 @@ class AccessLog:
         self.destination = destination
         self._log = log
         self._arguments = (format, fields, rename, redact_query)
+        self._skipping = (when, skip)
         self._skips = _skipper(when, slow_s, skip)
         self._line = self._compile()
         self._start()
 
-    def bind(self, log: Log) -> AccessLog:
-        """Return an access log for the process whose log this is; its identity goes into JSON lines."""
+    def bind(self, log: Log, slow_s: float | None = None) -> AccessLog:
+        """Return an access log for the process whose log this is; its identity goes into JSON lines.
+
+        ``slow_s`` is what is slow in its pool.
+        """
         bound = copy(self)
         bound._log = log
+        if slow_s is not None:
+            when, skip = self._skipping
+            bound._skips = _skipper(when, slow_s, skip)
         bound._line = bound._compile()
         bound._start()
         return bound

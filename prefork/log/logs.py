@@ -81,11 +81,14 @@ class Logs:
             if opened.warning:
                 self.log.warning("log-destination", opened.warning)
 
-    def bind(self, identity: str, /, **fields: object) -> Logs:
-        """Return the logs of a process, which put its identity on each line; see ``Log.bind``."""
+    def bind(self, identity: str, /, *, slow_s: float | None = None, **fields: object) -> Logs:
+        """Return the logs of a process, which put its identity on each line; see ``Log.bind``.
+
+        ``slow_s`` is ``timeouts.slow`` of its pool.
+        """
         bound = copy(self)
         bound.log = self.log.bind(identity, **fields)
-        bound.access = self.access and self.access.bind(bound.log)
+        bound.access = self.access and self.access.bind(bound.log, slow_s)
         return bound
 
     @property

@@ -171,6 +171,14 @@ def test_what_is_left_out(written, options, statuses):
     assert made.lines() == [str(status) for status in statuses]
 
 
+def test_slow_is_what_the_pool_says(written):
+    made = written(format="%T", when="slow", slow_s=2)
+    made.access.record(entry())
+    made.access = made.access.bind(Log(Destination.open("off")), slow_s=1)
+    made.access.record(entry())
+    assert made.lines() == ["1"]
+
+
 def test_path_patterns():
     matches = path_matcher(["/static", "/api/", "*.png", "/v?/x"])
     assert all(map(matches, ["/static", "/static/a/b", "/api/", "/api/x", "/a/b.png", "/v2/x"]))
