@@ -139,7 +139,7 @@ def _understood(environ: dict[str, str]) -> Fields:
     connection = get("HTTP_CONNECTION")
     close = keep_alive = False
     if connection is not None:
-        options = [option.strip(" \t") for option in connection.lower().split(",")]
+        options = connection.lower().replace(" ", "").replace("\t", "").split(",")
         close, keep_alive = "close" in options, "keep-alive" in options
     return Fields(
         environ, host is not None, content_length, coding is not None, close, keep_alive, get("HTTP_EXPECT")

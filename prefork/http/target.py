@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from prefork.http.refusal import BadRequest, shown
 
-# RFC 9110 §5.6.2. Also the grammar of methods and field names.
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-
 # RFC 9112 §3: single spaces only; §2.2 lets a server be lenient about whitespace, we are not.
 # Looser than RFC 3986: any visible ASCII but "#" may stand in a target, since browsers send |, ^ and {} bare.
 # Stricter than the field: no raw bytes above ASCII, which peers decode in different ways.
-_REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"{1,64}) ([!\"$-~]++) HTTP/([0-9])\.([0-9])")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!\"$-~]++) HTTP/([0-9]\.[0-9])")
+_VERSIONS = MappingProxyType({"1.1": (1, 1), "1.0": (1, 0)})
 
 # RFC 9110 §7.2 with RFC 3986 §3.2.2. No userinfo (RFC 9110 §4.2.4), no IPvFuture, no empty host, and no
 # comma: two hosts joined by a proxy must not look like one.
@@ -48,13 +47,13 @@ def is_authority(value: str) -> bool:
 
 def parse_request_line(line: bytes) -> RequestLine:
     """Parse ``line``, which comes without its line end. Raises ``BadRequest`` 400, 501 or 505."""
-    match = _REQUEST_LINE.fullmatch(line)
+    match = _REQUEST_LINE.fullmatch(line.decode("latin-1"))
     if match is None:
         raise BadRequest(400, f"malformed request line {shown(line)}")
-    method, target = match[1].decode("ascii"), match[2].decode("ascii")
-    version = (int(match[3]), int(match[4]))
-    if version not in ((1, 1), (1, 0)):
-        raise BadRequest(505, f"HTTP version {version[0]}.{version[1]} is not supported")
+    method, target, digits = match.groups()
+    version = _VERSIONS.get(digits)
+    if version is None:
+        raise BadRequest(505, f"HTTP version {digits} is not supported")
     if method == "CONNECT":
         raise BadRequest(501, "CONNECT is not supported")
     authority = None
@@ -63,18 +62,18 @@ def parse_request_line(line: bytes) -> RequestLine:
     elif target == "*":
         # RFC 9112 §3.2.4. PEP 3333 wants PATH_INFO empty or beginning with a slash.
         if method != "OPTIONS":
-            raise BadRequest(400, f"the target * is only for OPTIONS, not for {shown(match[1])}")
+            raise BadRequest(400, f"the target * is only for OPTIONS, not for {method}")
         path, query = "", ""
     else:
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             # Authority form is only for CONNECT (RFC 9112 §3.2.3), and nothing else is a target.
-            raise BadRequest(400, f"malformed target {shown(match[2])}")
+            raise BadRequest(400, f"malformed target {shown(line)}")
         authority, path, query = absolute[1], absolute[2] or "/", absolute[3][1:]
         if not is_authority(authority):
-            raise BadRequest(400, f"malformed authority in the target {shown(match[2])}")
+            raise BadRequest(400, f"malformed authority in the target {shown(line)}")
     if "%" in path:
         if _BAD_ESCAPE.search(path):
-            raise BadRequest(400, f"malformed percent-encoding in the target {shown(match[2])}")
+            raise BadRequest(400, f"malformed percent-encoding in the target {shown(line)}")
         path = unquote_to_bytes(path).decode("latin-1")
     return RequestLine(method, target, path, query, version, authority)

@@ -39,6 +39,7 @@ from socket import MSG_DONTWAIT
 from typing import TYPE_CHECKING, Any
 
 from prefork.http.refusal import BadRequest
+from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
 from prefork.worker.outgoing import Outgoing
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from prefork.worker.http_server import HTTPServer
 
 RECEIVE_BYTES = 64 * 1024
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class State(Enum):
