@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 
 from prefork.log.log import Log
+from prefork.log.logs import Logs
 from prefork.log.stream import LogStream
 
 
@@ -32,17 +33,17 @@ class CapturedStream(LogStream):
         """Accept what applications ask of ``sys.stdout``: lines go out at once and are UTF-8 anyway."""
 
 
-class Capture:
-    """Makes events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed."""
+def capture_output(logs: Logs) -> None:
+    """Make events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed, if so configured.
 
-    def __init__(self, log: Log) -> None:
-        self._streams = (
-            CapturedStream(log, "info", "stdout", 1),
-            CapturedStream(log, "warning", "stderr", 2),
-        )
-        sys.stdout, sys.stderr = self._streams
-
-    def rebind(self, log: Log) -> None:
-        """Tag with the identity of this log, in a child: handlers of ``logging`` hold on to the streams."""
-        for stream in self._streams:
-            stream.rebind(log)
+    Called in the mold and again in each worker with its own logs: the streams stay the same objects, because
+    handlers of ``logging`` hold on to them.
+    """
+    if not logs.capture_output:
+        return
+    if isinstance(sys.stdout, CapturedStream) and isinstance(sys.stderr, CapturedStream):
+        sys.stdout.rebind(logs.log)
+        sys.stderr.rebind(logs.log)
+    else:
+        sys.stdout = CapturedStream(logs.log, "info", "stdout", 1)
+        sys.stderr = CapturedStream(logs.log, "warning", "stderr", 2)

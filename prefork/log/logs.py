@@ -35,6 +35,8 @@ class LogSettings(Protocol):
     def fields(self) -> Mapping[str, object]: ...
     @property
     def rename(self) -> Mapping[str, str]: ...
+    @property
+    def capture_output(self) -> bool: ...
 
 
 class Logs:
@@ -56,6 +58,7 @@ class Logs:
             redact_query=settings.redact_query,
         )
         self.access: AccessLog | None = None
+        self.capture_output = settings.capture_output
         self._destinations = [destination]
         if settings.access != "off":
             format = settings.access_format

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from prefork.log import Destination, Log
-from prefork.log.capture import Capture
 from prefork.log.format import TEXT_LIMIT
 from prefork.log.stream import ErrorStream
 
@@ -127,26 +126,3 @@ def test_error_stream(lines):
         stream.write(b"bytes")
     assert [record["message"] for record in made.json()] == ["unfinished", "one\nevent", "printed 1"]
     assert {(record["level"], record["event"]) for record in made.json()} == {("error", "wsgi-errors")}
-
-
-def test_capture(lines, monkeypatch):
-    import logging
-    import sys
-
-    monkeypatch.setattr(sys, "stdout", sys.stdout)
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
-    made = lines(format="json")
-    capture = Capture(made.log.bind("", slot="mold"))
-    handler = logging.StreamHandler()
-    sys.stdout.reconfigure(line_buffering=True)
-    print("imported")
-    print("half a line", end="")
-    capture.rebind(made.log.bind("", slot="web.0"))
-    handler.handle(logging.LogRecord("app", logging.ERROR, "", 1, "failed\nTraceback", (), None))
-    sys.stdout.buffer.write("bytes é\n".encode())
-    assert sys.stderr.fileno() == 2
-    assert [(record["slot"], record["event"], record["message"]) for record in made.json()] == [
-        ("mold", "stdout", "imported"),
-        ("web.0", "stderr", "failed\nTraceback"),
-        ("web.0", "stdout", "bytes é"),
-    ]

@@ -1,5 +1,7 @@
 """All logs of a server, opened from the config and reopened after a rotation."""
 
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 from prefork.config.schema import Log as Settings
 from prefork.errors import ConfigError
 from prefork.log import AccessEntry, Logs
+from prefork.log.capture import capture_output
 
 
 def settings(**changes):
@@ -67,3 +70,25 @@ def test_off_is_off():
     assert logs.access is None
     assert logs.fds == ()
     assert logs.reopen() == []
+
+
+def test_captured_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    path = tmp_path / "events.log"
+    logs = Logs(settings(to=str(path), format="json", capture_output=True))
+    capture_output(logs.bind("", slot="mold"))
+    handler = logging.StreamHandler()
+    sys.stdout.reconfigure(line_buffering=True)
+    print("imported")
+    print("half a line", end="")
+    capture_output(logs.bind("", slot="web.0"))
+    handler.handle(logging.LogRecord("app", logging.ERROR, "", 1, "failed\nTraceback", (), None))
+    sys.stdout.buffer.write("bytes é\n".encode())
+    assert sys.stderr.fileno() == 2
+    records = map(json.loads, path.read_text().splitlines())
+    assert [(record["slot"], record["event"], record["message"]) for record in records] == [
+        ("mold", "stdout", "imported"),
+        ("web.0", "stderr", "failed\nTraceback"),
+        ("web.0", "stdout", "bytes é"),
+    ]
