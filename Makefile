@@ -37,6 +37,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m prefork.config.reference --check
 	$(BIN)/python -m pytest -q tests/test_shape.py
 
 .PHONY: test
@@ -51,6 +52,7 @@ apt:
 .PHONY: docs
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m prefork.config.reference
 
 .PHONY: bench
 bench: $(VENV)/.demo

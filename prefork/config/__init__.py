@@ -1,6 +1,7 @@
 """The schema (one declarative table), loading with places, units, and the generated reference."""
 
 from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from prefork.config.changes import needs_restart
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.nodes import Place
@@ -23,4 +24,5 @@ __all__ = [
     "Timeouts",
     "UnixAddress",
     "load",
+    "needs_restart",
 ]

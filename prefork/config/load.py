@@ -55,7 +55,7 @@ def load(
         raise ConfigError("\n".join(report.lines()))
     trees += [override.tree(report) for override in overrides]
     merged = merge_all(tree for tree in trees if tree)
-    if not merged.entries and not report.mistakes:
+    if not (files or merged.entries or report.mistakes):
         raise ConfigError(
             f"app: missing: expected {_EXAMPLE} in a config file, or the application as argument"
         )
