@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 from prefork import __version__
-from prefork.worker.exchange import Environ, Log
+from prefork.log.stream import ErrorStream
+from prefork.worker.exchange import Environ
 
 
 def base_environ(errors: ErrorStream, root_path: str, multithread: bool) -> Environ:
@@ -38,29 +38,6 @@ def connection_environ(
     if remote_port:
         environ["REMOTE_PORT"] = remote_port
     return environ
-
-
-class ErrorStream:
-    """``wsgi.errors``: a text stream whose lines become events of our log, whole also with threads."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._unfinished = threading.local()
-
-    def write(self, text: str) -> int:
-        *lines, rest = (getattr(self._unfinished, "text", "") + text).split("\n")
-        self._unfinished.text = rest
-        for line in lines:
-            self._log.error("wsgi-errors", line)
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        if getattr(self._unfinished, "text", ""):
-            self.write("\n")
 
 
 class FileWrapper:

@@ -64,11 +64,3 @@ class ThreadCell(Protocol):
 
     def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
         """Count the request; return the elapsed ns."""
-
-
-class Log(Protocol):
-    """What the gateway needs of ``prefork.log``: a stable event name, a message, fields."""
-
-    def debug(self, event: str, message: str, /, **fields: object) -> None: ...
-    def warning(self, event: str, message: str, /, **fields: object) -> None: ...
-    def error(self, event: str, message: str, /, **fields: object) -> None: ...

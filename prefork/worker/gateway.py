@@ -14,9 +14,11 @@ from typing import Any
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
 from prefork.log.access import AccessLog
 from prefork.log.access_format import AccessEntry
+from prefork.log.log import Log
+from prefork.log.stream import ErrorStream
 from prefork.tracebacks import application_traceback
-from prefork.worker.environ import ErrorStream, base_environ, connection_environ
-from prefork.worker.exchange import ClientGone, Environ, Log, Request, ThreadCell, Writer
+from prefork.worker.environ import base_environ, connection_environ
+from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell, Writer
 from prefork.worker.response import Response
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
