@@ -15,8 +15,9 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 
 PARTS: dict[str, str] = {
-    # name in the marker: module:function that returns Markdown
+    # name in the marker: module:function that returns Markdown, whole or line by line
     "gunicorn-flags": "prefork.cli.gunicorn:reference",
+    "worker-states": "prefork.master.worker_states:as_markdown",
 }
 
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -27,7 +28,9 @@ def fill(page: str) -> str:
 
     def produce(block: re.Match[str]) -> str:
         module, _, function = PARTS[block["name"]].partition(":")
-        return f"{block[1]}{getattr(importlib.import_module(module), function)().strip()}\n{block[3]}"
+        made = getattr(importlib.import_module(module), function)()
+        text = made if isinstance(made, str) else "\n".join(made)
+        return f"{block[1]}{text.strip()}\n{block[3]}"
 
     return BLOCK.sub(produce, page)
 
