@@ -149,6 +149,7 @@ class Report:
     """The mistakes found so far, and where each good value comes from; one for each load."""
 
     mistakes: dict[tuple[Place, str], None] = field(default_factory=dict)
+    told: set[tuple[Place, str, str]] = field(default_factory=set)
     blamed: set[str] = field(default_factory=set)
     origins: dict[str, Place] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
@@ -156,9 +157,13 @@ class Report:
     def mistake(self, place: Place, path: str, message: str) -> None:
         """Note a mistake; the same one, met again through a pool that inherits it, counts once."""
         self.blamed.add(path)
-        inherited = re.sub(r"^pools\.[^.]+\.", "", path)
-        if (place, f"{inherited}: {message}") not in self.mistakes:
-            self.mistakes[place, f"{path}: {message}" if path else message] = None
+        key = re.sub(r"^pools\.[^.]+\.", "", path)
+        same = (place, key, message)
+        if same in self.told:
+            return
+        if place.line or key == path:  # what has no line, a flag, may well say the same of two pools
+            self.told.add(same)
+        self.mistakes[place, f"{path}: {message}" if path else message] = None
 
     def wrong(self, node: Node, path: str, expected: str, hint: str = "") -> None:
         """Note a value that is not what was expected, unless it was reported already."""
@@ -169,7 +174,9 @@ class Report:
 
     def blames(self, *paths: str) -> bool:
         """Tell whether there is a mistake at one of these keys or below it."""
-        return any(known.startswith(path) for known in self.blamed for path in paths)
+        return any(
+            f"{known}.".startswith((f"{path}.", f"{path}[")) for known in self.blamed for path in paths
+        )
 
     def place(self, path: str) -> Place:
         """Return the place of a key, or of the nearest one around it that was written."""

@@ -66,7 +66,7 @@ class Size(ScalarKind[int]):
             raise Refused
         size = units.parse_size(scalar.value)
         if size is None:
-            near = re.fullmatch(r"([0-9.]+) ?([kmgt])i?b?", scalar.text, re.IGNORECASE)
+            near = re.fullmatch(r"([0-9.]{1,15}) ?([kmgt])i?b?", scalar.text, re.IGNORECASE)
             raise Refused(f'did you mean "{near[1]}{near[2].upper()}iB"?' if near else "")
         if not self.at_least <= size <= self.at_most:
             raise Refused

@@ -209,7 +209,9 @@ class Log:
     )
     access_when: str = key("all", Choice(("all", "errors", "slow")), "Which requests the access log has.")
     access_skip: tuple[str, ...] = key(
-        [], ListOf(Text("a path that starts with /", r"/[^\0]*")), "Paths it has not."
+        [],
+        ListOf(Text("a path or glob that starts with / or *", r"[/*][^\0]*")),
+        "Paths it has not: a path and all below it, or a glob.",
     )
     redact_query: tuple[str, ...] = key(
         [], ListOf(_LINE), "Query parameters whose values are hidden in logs."

@@ -163,7 +163,7 @@ class _Builder:
             self._refuse(event, f"expected an anchor &{event.anchor} that ends before this alias, got none")
         node, nodes = self.anchors[event.anchor]
         self._count(event, nodes)
-        self._add(node, event)
+        self._add(node)
 
     def _scalar(self, event: ScalarEvent) -> None:
         self._check_tag(event)
@@ -175,7 +175,7 @@ class _Builder:
             self._refuse(
                 event, 'expected a key, got the merge key "<<", which YAML 1.2 has not; write the keys out'
             )
-        self._add(node, event)
+        self._add(node)
 
     def _open(self, event: SequenceStartEvent | MappingStartEvent) -> None:
         self._check_tag(event)
@@ -193,7 +193,7 @@ class _Builder:
             Table(done.place, done.entries) if done.is_table else Items(done.place, tuple(done.nodes))
         )
         self._anchor(done.anchor, node, self.nodes - done.nodes_before)
-        self._add(node, None)
+        self._add(node)
 
     def _anchor(self, name: str | None, node: Node, nodes: int) -> None:
         if name is not None:
@@ -202,7 +202,7 @@ class _Builder:
     def _wants_key(self) -> bool:
         return bool(self.stack) and self.stack[-1].is_table and self.stack[-1].key is None
 
-    def _add(self, node: Node, event: Event | None) -> None:
+    def _add(self, node: Node) -> None:
         if not self.stack:
             self.root = node
             return

@@ -71,6 +71,8 @@ VALUES = {
     "got 90s",
     "timeouts: {graceful: 3s, shutdown_delay: 3s}": "1:42: timeouts.shutdown_delay: expected less than "
     "timeouts.graceful (3s, app.yaml:1:22), got 3s",
+    f"limits: {{body: {'9' * 400}KiB}}": "1:16: limits.body: expected a size such as 64KiB or 1MiB, "
+    f'from 0B to 1TiB, got "{"9" * 60}…"',
     "limits: {request_line: 64KiB}": "1:24: limits.request_line: expected at most limits.head "
     "(32KiB, the default), got 64KiB",
     # References
@@ -275,6 +277,13 @@ def test_mistakes_in_flags_and_variables_name_them() -> None:
     assert told[3].startswith("PORT: listen: expected host:port,")
     assert told[3].endswith('got "0.0.0.0:http"')
     assert len(told) == 4
+
+
+def test_an_inherited_mistake_is_told_once() -> None:
+    text = (
+        "timeouts: {slow: 99s}\nthreads: x\npools:\n  a: {app: a:b, listen: 1}\n  b: {app: a:b, listen: 2}\n"
+    )
+    assert [line.partition(": ")[0] for line in mistakes_of(text)] == ["app.yaml:1:18", "app.yaml:2:10"]
 
 
 def test_nothing_at_all() -> None:
