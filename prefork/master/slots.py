@@ -59,6 +59,8 @@ class SlotTable:
     workers: dict[int, Worker] = field(init=False, default_factory=dict)
     _previous: Plan | None = field(init=False, default=None)
     """The plan to go back to, while a reload is not committed."""
+    _wanted_before: int = field(init=False, default=0)
+    """How many workers were wanted then: signals may have changed it since that plan."""
     _established: bool = field(init=False, default=False)
     """The pool has served once."""
     _gate_open: bool = field(init=False, default=True)
@@ -85,7 +87,8 @@ class SlotTable:
 
     def begin(self, plan: Plan, now: float) -> list[Action]:
         """Start to roll to a new generation, whose mold is ready."""
-        self._previous, self.plan, self.wanted = self.plan, plan, plan.wanted
+        self._previous, self._wanted_before = self.plan, self.wanted
+        self.plan, self.wanted = plan, plan.wanted
         self._gate_open = False
         self._announced.clear()
         self._backoffs.clear()  # new code deserves a fresh start
@@ -107,7 +110,7 @@ class SlotTable:
         if self._previous is None:
             return []
         self.plan, self._previous = self._previous, None
-        self.wanted = self.plan.wanted
+        self.wanted = self._wanted_before
         self._gate_open = True
         return self._settle(now)
 
@@ -240,7 +243,8 @@ class SlotTable:
         actions: list[Action] = []
         if self.plan.generation not in self._molds:
             return actions
-        allowance = self.wanted + self.plan.batch - len(self.workers)
+        peak = self.wanted if self._previous is None else max(self.wanted, self._wanted_before)
+        allowance = peak + self.plan.batch - len(self.workers)
         for index in range(self.wanted):
             occupants = list(self._in_slot(index))
             if any(self._is_wanted(worker) and worker.fills for worker in occupants):

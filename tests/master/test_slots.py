@@ -1,0 +1,356 @@
+"""The slot table: what it decides, driven with a fake clock; and that nothing breaks it."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from prefork.master.plan import (
+    Action,
+    AllReady,
+    BackedOff,
+    BootFailed,
+    GateReached,
+    Plan,
+    React,
+    Spawn,
+    Worker,
+    batch_size,
+)
+from prefork.master.slots import SlotTable
+from prefork.master.worker_states import ACTIVE, TRANSITIONS, Event, Reaction, State, transition
+
+
+def plan(generation: int = 1, wanted: int = 4, batch: int = 1) -> Plan:
+    return Plan(generation, wanted, batch, boot_s=10.0, graceful_s=20.0, cells=64)
+
+
+class Pool:
+    """A slot table with obedient workers and a clock that tests turn."""
+
+    def __init__(self, first: Plan) -> None:
+        self.table = SlotTable(first, random=lambda: 0.0)
+        self.now = 100.0
+        self.pid = 1000
+        self.seen: list[Action] = []
+
+    def do(self, actions: Sequence[Action]) -> list[Action]:
+        self.seen += actions
+        return list(actions)
+
+    def boot(self, generation: int = 1) -> None:
+        """Have the mold ready, every ordered worker ready, and the generation committed."""
+        self.do(self.table.mold_ready(generation, self.now))
+        self.make_ready()
+        self.do(self.table.commit(self.now))
+
+    def hello(self, worker: Worker) -> list[Action]:
+        self.pid += 1
+        return self.do(self.table.hello(worker, self.pid, self.now))
+
+    def make_ready(self, generation: int | None = None) -> None:
+        """Let all workers that boot say hello and ready, and those that these order in turn."""
+        while True:
+            booting = [
+                worker
+                for worker in self.table.workers.values()
+                if worker.state in (State.SPAWNING, State.BOOTING)
+                and generation in (None, worker.generation)
+            ]
+            if not booting:
+                return
+            for worker in booting:
+                if worker.pid is None:
+                    self.hello(worker)
+                self.do(self.table.ready(worker, self.now))
+
+    def bury(self, *states: State) -> None:
+        """Let all workers in one of the states die."""
+        for worker in list(self.table.workers.values()):
+            if worker.state in states:
+                self.do(self.table.gone(worker, self.now))
+
+    def workers(self, state: State, generation: int | None = None) -> list[Worker]:
+        return [
+            worker
+            for worker in self.table.workers.values()
+            if worker.state is state and generation in (None, worker.generation)
+        ]
+
+
+@pytest.fixture
+def pool() -> Pool:
+    booted = Pool(plan())
+    booted.boot()
+    booted.seen.clear()
+    return booted
+
+
+@pytest.mark.parametrize(("wanted", "batch", "expected"), [(4, 0.25, 1), (5, 0.25, 2), (1, 0.25, 1), (8, 3, 3)])
+def test_batch_size(wanted: int, batch: float, expected: int) -> None:
+    assert batch_size(wanted, batch) == expected
+
+
+def test_no_worker_without_a_mold() -> None:
+    fresh = Pool(plan())
+    assert fresh.table.expire(fresh.now) == []
+    assert [type(action) for action in fresh.table.mold_ready(1, fresh.now)] == [Spawn] * 4
+    assert sorted(worker.slot for worker in fresh.table.workers.values()) == [0, 1, 2, 3]
+    assert len({worker.cell for worker in fresh.table.workers.values()}) == 4
+
+
+def test_all_ready_is_told_once() -> None:
+    fresh = Pool(plan())
+    fresh.do(fresh.table.mold_ready(1, fresh.now))
+    fresh.make_ready()
+    assert fresh.seen.count(AllReady(1)) == 1
+
+
+def test_first_generation_that_does_not_get_ready_fails() -> None:
+    fresh = Pool(plan())
+    fresh.do(fresh.table.mold_ready(1, fresh.now))
+    worker = next(iter(fresh.table.workers.values()))
+    fresh.hello(worker)
+    assert fresh.table.gone(worker, fresh.now) == [BootFailed(worker)]
+
+
+def test_back_off(pool: Pool) -> None:
+    delays = []
+    for _ in range(9):
+        worker = next(w for w in pool.workers(State.READY) if w.slot == 0)
+        actions = pool.table.gone(worker, pool.now)
+        delay_s = sum(action.delay_s for action in actions if isinstance(action, BackedOff))
+        delays.append(delay_s)
+        if delay_s:
+            pool.now += delay_s
+            assert pool.table.next_deadline() == pool.now
+        pool.do(pool.table.expire(pool.now))
+        pool.make_ready()
+    assert delays == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    pool.now += 61.0
+    worker = next(w for w in pool.workers(State.READY) if w.slot == 0)
+    assert [type(action) for action in pool.table.gone(worker, pool.now)] == [Spawn]
+
+
+def test_reload_rolls_batch_by_batch(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2), pool.now))
+    assert len(pool.workers(State.SPAWNING, 2)) == 1
+    pool.make_ready(2)
+    assert pool.seen.count(GateReached(2)) == 1
+    assert pool.workers(State.DRAINING) == []  # not before the gate is open in every pool
+    pool.do(pool.table.open_gate(pool.now))
+    for step in range(1, 4):
+        assert len(pool.workers(State.DRAINING, 1)) == 1, step
+        assert len(pool.table.workers) == 5
+        assert len(pool.workers(State.READY)) == 4
+        pool.bury(State.DRAINING)
+        pool.make_ready(2)
+    assert pool.seen.count(AllReady(2)) == 1
+    assert len(pool.workers(State.READY, 1)) == 1  # the last one stays until the commit
+    pool.do(pool.table.commit(pool.now))
+    pool.bury(State.DRAINING)
+    assert {worker.generation for worker in pool.table.workers.values()} == {2}
+    assert len(pool.workers(State.READY)) == 4
+
+
+def test_reload_whose_worker_dies_in_boot_fails_and_rolls_back(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2), pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.open_gate(pool.now))
+    pool.bury(State.DRAINING)
+    young = pool.workers(State.SPAWNING, 2)[0]
+    pool.hello(young)
+    assert pool.table.gone(young, pool.now) == [BootFailed(young)]
+    pool.do(pool.table.roll_back(pool.now))
+    pool.make_ready(1)
+    pool.bury(State.DRAINING, State.KILLED)
+    assert {worker.generation for worker in pool.table.workers.values()} == {1}
+    assert len(pool.workers(State.READY)) == 4
+    assert len(pool.table.workers) == 4
+
+
+def test_rollback_keeps_new_workers_until_old_ones_are_back(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2, batch=2), pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.open_gate(pool.now))
+    pool.bury(State.DRAINING)
+    before = len(pool.workers(State.READY))
+    pool.do(pool.table.roll_back(pool.now))
+    assert len(pool.workers(State.READY)) == before
+    for worker in pool.workers(State.DOOMED, 2):
+        pool.hello(worker)
+    pool.bury(State.KILLED)
+    assert pool.workers(State.SPAWNING, 1)
+    pool.make_ready()
+    pool.bury(State.DRAINING)
+    pool.make_ready()
+    assert len(pool.workers(State.READY, 1)) == 4
+
+
+def test_reload_to_fewer_workers_keeps_all_until_the_commit(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2, wanted=2), pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.open_gate(pool.now))
+    pool.bury(State.DRAINING)
+    pool.make_ready(2)
+    assert AllReady(2) in pool.seen
+    assert len(pool.workers(State.READY, 1)) >= 2
+    pool.do(pool.table.commit(pool.now))
+    pool.bury(State.DRAINING)
+    assert len(pool.table.workers) == 2
+
+
+def test_old_mold_refills_until_the_new_one_is_ready(pool: Pool) -> None:
+    dead = pool.workers(State.READY)[0]
+    assert [type(action) for action in pool.table.gone(dead, pool.now)] == [Spawn]
+    assert all(worker.generation == 1 for worker in pool.table.workers.values())
+
+
+def test_new_generation_that_dies_again_and_again_is_given_up(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2), pool.now))
+    failed: list[Action] = []
+    for _ in range(3):
+        pool.make_ready(2)
+        failed = pool.do(pool.table.gone(pool.workers(State.READY, 2)[0], pool.now))
+        pool.now += 40.0
+        pool.do(pool.table.expire(pool.now))
+    assert [type(action) for action in failed] == [BootFailed]
+
+
+def test_leaving_worker_is_replaced_first(pool: Pool) -> None:
+    leaver = pool.workers(State.READY)[0]
+    pool.do(pool.table.leave(leaver, "asked", pool.now))
+    assert leaver.state is State.READY
+    pool.make_ready()
+    assert leaver.state is State.DRAINING
+    assert leaver.reason == "asked"
+    assert len(pool.workers(State.READY)) == 4
+
+
+def test_scale(pool: Pool) -> None:
+    pool.do(pool.table.scale(6, pool.now))
+    pool.make_ready()
+    assert len(pool.workers(State.READY)) == 6
+    pool.do(pool.table.scale(3, pool.now))
+    assert sorted(worker.slot for worker in pool.workers(State.DRAINING)) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "ladder"),
+    [
+        (State.BOOTING, [(10.0, Reaction.ABORT), (1.0, Reaction.KILL), (5.0, Reaction.KILL)]),
+        (State.DRAINING, [(20.0, Reaction.ABORT), (1.0, Reaction.KILL), (5.0, Reaction.KILL)]),
+    ],
+)
+def test_kill_ladder(pool: Pool, state: State, ladder: list[tuple[float, Reaction]]) -> None:
+    worker = pool.workers(State.READY)[0]
+    if state is State.BOOTING:
+        pool.do(pool.table.gone(worker, pool.now))
+        worker = pool.workers(State.SPAWNING)[0]
+        pool.hello(worker)
+    else:
+        pool.do(pool.table.stop(pool.now + 20.0, "stop", pool.now))
+    for after_s, reaction in ladder:
+        assert React(worker, reaction) not in pool.table.expire(pool.now + after_s - 0.1)
+        pool.now += after_s
+        assert React(worker, reaction) in pool.table.expire(pool.now)
+
+
+def test_spawn_without_hello_is_lost(pool: Pool) -> None:
+    pool.do(pool.table.gone(pool.workers(State.READY)[0], pool.now))
+    worker = pool.workers(State.SPAWNING)[0]
+    pool.now += 10.0
+    actions = pool.table.expire(pool.now)
+    assert React(worker, Reaction.FORGET) in actions
+    assert worker.id not in pool.table.workers
+
+
+def test_suspended_master_moves_deadlines(pool: Pool) -> None:
+    pool.do(pool.table.stop(pool.now + 20.0, "stop", pool.now))
+    pool.table.postpone(1000.0)
+    assert pool.table.expire(pool.now + 1000.0) == []
+    assert pool.table.next_deadline() == pool.now + 1020.0
+
+
+def test_stop_spawns_nobody(pool: Pool) -> None:
+    pool.do(pool.table.stop(pool.now + 5.0, "stop", pool.now))
+    assert len(pool.workers(State.DRAINING)) == 4
+    pool.bury(State.DRAINING)
+    assert pool.table.workers == {}
+    assert pool.table.next_deadline() is None
+
+
+def test_an_idle_pool_has_no_deadline(pool: Pool) -> None:
+    assert pool.table.next_deadline() is None
+
+
+def test_unknown_event_changes_nothing() -> None:
+    for state in State:
+        for event in Event:
+            if (state, event) not in TRANSITIONS:
+                assert transition(state, event) == (state, Reaction.NONE)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_sequence_of_events_ends_well(seed: int) -> None:
+    """Random events: never too many workers, and when all calms down each slot is ready."""
+    chance = random.Random(seed)
+    wild = Pool(plan(wanted=3))
+    wild.boot()
+    generation, pending = 1, False
+
+    def gates(actions: Sequence[Action]) -> None:
+        nonlocal pending
+        for action in actions:
+            if isinstance(action, GateReached):
+                gates(wild.do(wild.table.open_gate(wild.now)))
+            elif isinstance(action, AllReady) and pending:
+                pending = False
+                gates(wild.do(wild.table.commit(wild.now)))
+            elif isinstance(action, BootFailed) and pending:
+                pending = False
+                gates(wild.do(wild.table.roll_back(wild.now)))
+
+    for _ in range(300):
+        workers = list(wild.table.workers.values())
+        worker = chance.choice(workers) if workers else None
+        match chance.randrange(9):
+            case 0 if worker and worker.state is not State.SPAWNING:
+                gates(wild.do(wild.table.gone(worker, wild.now)))
+            case 1 if worker and worker.pid is None:
+                gates(wild.hello(worker))
+            case 2 if worker:
+                gates(wild.do(wild.table.ready(worker, wild.now)))
+            case 3 if worker:
+                gates(wild.do(wild.table.leave(worker, "asked", wild.now)))
+            case 4 if worker:
+                gates(wild.do(wild.table.lose(worker, wild.now)))
+            case 5 if worker:
+                gates(wild.do(wild.table.overdue(worker, wild.now)))
+            case 6 if not pending:
+                generation += 1
+                pending = True
+                gates(wild.do(wild.table.begin(plan(generation, chance.randint(1, 5), 1), wild.now)))
+            case 7:
+                gates(wild.do(wild.table.scale(chance.randint(1, 5), wild.now)))
+            case _:
+                wild.now += chance.choice((0.1, 1.0, 15.0, 40.0))
+                gates(wild.do(wild.table.expire(wild.now)))
+        alive = [w for w in wild.table.workers.values() if w.state in ACTIVE]
+        for slot in {w.slot for w in alive}:
+            fillers = [w for w in alive if w.slot == slot and w.fills]
+            assert len(fillers) <= 2, "one that serves and its successor"
+
+    for _ in range(100):
+        for worker in list(wild.table.workers.values()):
+            if worker.pid is None and worker.state in (State.SPAWNING, State.DOOMED):
+                gates(wild.hello(worker))
+            gates(wild.do(wild.table.ready(worker, wild.now)))
+            if worker.state not in ACTIVE:
+                gates(wild.do(wild.table.gone(worker, wild.now)))
+        wild.now += 1.0
+        gates(wild.do(wild.table.expire(wild.now)))
+    table = wild.table
+    assert sorted(w.slot for w in table.workers.values()) == list(range(table.wanted))
+    assert all(w.state is State.READY for w in table.workers.values())
+    assert table.next_deadline() is None
