@@ -24,7 +24,8 @@ from prefork.errors import ExitStatus, PreforkError
 from prefork.heritage import Heritage
 from prefork.hooks import BeforeFork, Hooks, MoldLoaded
 from prefork.leftovers import leftovers
-from prefork.log import Log, Logs
+from prefork.log import Logs
+from prefork.log.capture import capture_output
 from prefork.process import spawn_orphan
 from prefork.scoreboard import Scoreboard
 
@@ -67,14 +68,13 @@ class Mold:
         heritage: Heritage,
         pool: Pool,
         logs: Logs,
-        log: Log,
         scoreboard: Scoreboard,
         worker_main: WorkerMain,
     ) -> None:
         self._heritage = heritage
         self._pool = pool
         self._logs = logs
-        self._log = log
+        self._log = logs.log
         self._scoreboard = scoreboard
         self._worker_main = worker_main
         self._channel = Channel.from_fd(heritage.channel)
@@ -169,6 +169,13 @@ def main(
 ) -> int:
     """Run as the mold; return its exit status."""
     child.begin(heritage, f"prefork: mold {pool.name} gen {heritage.generation}")
-    identity = f"{pool.name} mold gen {heritage.generation} pid {os.getpid()}"
-    log = logs.log.bind(identity, pool=pool.name, generation=heritage.generation, pid=os.getpid())
-    return Mold(heritage, pool, logs, log, scoreboard, worker_main).run(preload)
+    pid = os.getpid()
+    identity = f"{pool.name} mold gen {heritage.generation} pid {pid}"
+    logs = logs.bind(
+        identity, slow_s=pool.timeouts.slow, pool=pool.name, generation=heritage.generation, pid=pid
+    )
+    capture_output(logs)
+    try:
+        return Mold(heritage, pool, logs, scoreboard, worker_main).run(preload)
+    finally:
+        logs.flush()

@@ -15,9 +15,7 @@ from prefork.worker import boot
 def run(invocation: Invocation) -> int:
     """Serve in the foreground; return the exit status. Raise PreforkError when it cannot start."""
     loaded = invocation.load()
-    slow = [pool.timeouts.slow for pool in loaded.config.pools if pool.timeouts.slow]
-    logs = Logs(loaded.config.log, slow_s=min(slow, default=0.0))
-    return Supervisor(loaded, invocation.load, _mold_main, logs).run()
+    return Supervisor(loaded, invocation.load, _mold_main, Logs(loaded.config.log)).run()
 
 
 def _mold_main(heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, preload: bool) -> int:

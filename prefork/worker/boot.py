@@ -15,6 +15,7 @@ from prefork import child
 from prefork.channel import PROTOCOL, Channel, ChannelClosed, clip
 from prefork.errors import ExitStatus, PreforkError
 from prefork.hooks import AfterFork, WorkerExit, WorkerReady
+from prefork.log.capture import capture_output
 from prefork.mold import Birth, load
 from prefork.scoreboard import READY
 from prefork.worker.orders import Orders
@@ -27,22 +28,28 @@ def main(birth: Birth) -> int:
     name = f"{pool.name}.{birth.slot}"
     pid = os.getpid()
     child.begin(heritage, f"prefork: worker {name} gen {heritage.generation}")
-    log = birth.logs.log.bind(
-        f"{name} gen {heritage.generation} pid {pid}", slot=name, generation=heritage.generation, pid=pid
+    logs = birth.logs.bind(
+        f"{name} gen {heritage.generation} pid {pid}",
+        slow_s=pool.timeouts.slow,
+        slot=name,
+        generation=heritage.generation,
+        pid=pid,
     )
+    capture_output(logs)
+    log = logs.log
     channel = Channel.from_fd(heritage.channel)
     cell = birth.scoreboard.cells[birth.cell]
     try:
         channel.send("hello", protocol=PROTOCOL)
         cell.claim(pid)
-        orders = Orders(channel, heritage.lifeline, birth.logs, cell)
+        orders = Orders(channel, heritage.lifeline, logs, cell)
         random.seed()  # not the mold's sequence in each worker
         gc.enable()
         try:
             loaded = birth.loaded or load(pool)
             argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
             loaded.hooks.run("after_fork", argument, log)
-            server = make_server(loaded.app, pool, heritage, log, birth.logs, cell)
+            server = make_server(loaded.app, pool, heritage, log, logs, cell)
         except PreforkError as error:
             return _fail(channel, str(error))
         except Exception:
@@ -60,6 +67,8 @@ def main(birth: Birth) -> int:
         )
     except ChannelClosed:
         return ExitStatus.OK  # the master has no use for this worker, or is dead
+    finally:
+        logs.flush()
 
 
 def _serve(serve_forever: Callable[[], None], at_exit: Callable[[], None]) -> int:

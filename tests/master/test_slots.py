@@ -54,8 +54,7 @@ class Pool:
             booting = [
                 worker
                 for worker in self.table.workers.values()
-                if worker.state in (State.SPAWNING, State.BOOTING)
-                and generation in (None, worker.generation)
+                if worker.state in (State.SPAWNING, State.BOOTING) and generation in (None, worker.generation)
             ]
             if not booting:
                 return
@@ -86,7 +85,9 @@ def pool() -> Pool:
     return booted
 
 
-@pytest.mark.parametrize(("wanted", "batch", "expected"), [(4, 0.25, 1), (5, 0.25, 2), (1, 0.25, 1), (8, 3, 3)])
+@pytest.mark.parametrize(
+    ("wanted", "batch", "expected"), [(4, 0.25, 1), (5, 0.25, 2), (1, 0.25, 1), (8, 3, 3)]
+)
 def test_batch_size(wanted: int, batch: float, expected: int) -> None:
     assert batch_size(wanted, batch) == expected
 
