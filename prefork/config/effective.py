@@ -48,17 +48,17 @@ class _Renderer:
         for name, value in table.items():
             below = join(path, name)
             if isinstance(value, Mapping) and value:
-                yield f"{indent}{_word(name)}:"
+                yield f"{indent}{_text(name)}:"
                 yield from self.table(value, below, indent + "  ")
             else:
-                yield f"{indent}{_word(name)}: {self._inline(value, below)}{self._comment(below)}"
+                yield f"{indent}{_text(name)}: {self._inline(value, below)}{self._comment(below)}"
 
     def _inline(self, value: Any, path: str) -> str:
         """Return a value in flow style."""
         if isinstance(value, Mapping):
             return (
                 "{"
-                + ", ".join(f"{_word(k)}: {self._inline(v, join(path, k))}" for k, v in value.items())
+                + ", ".join(f"{_text(k)}: {self._inline(v, join(path, k))}" for k, v in value.items())
                 + "}"
             )
         if isinstance(value, list):
@@ -79,11 +79,15 @@ class _Renderer:
 
 
 def _word(value: Any) -> str:
-    """Return a scalar as YAML, quoted where YAML or interpolation would read something else."""
+    """Return a value as YAML that neither YAML nor interpolation reads differently."""
     if not isinstance(value, str):
         return json.dumps(value)
-    if _PLAIN.fullmatch(value) and isinstance(resolve(value), str) and not value.startswith(("-", "%", "@")):
-        return value
-    return json.dumps(
-        value.replace("$", "$$") if "${" in value or "$$" in value else value, ensure_ascii=False
-    )
+    return _text(value.replace("$", "$$") if "${" in value or "$$" in value else value)
+
+
+def _text(text: str) -> str:
+    """Return text as YAML, quoted where it has to be."""
+    if _PLAIN.fullmatch(text) and isinstance(resolve(text), str) and text[0] not in "-%@":
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)

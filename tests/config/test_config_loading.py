@@ -293,7 +293,7 @@ RICH = """
 name: main
 pidfile: /run/x.pid
 log: {access_format: '%(h)s "%(r)s" # ${HOME:-x} $$', fields: {dc: "1", "a b": "no"}, rename: {a: b}}
-env: {A: "true", B: "1", C: "a: b", D: "", E: "$${X}", F: "-x", G: "é\\n", H: "~"}
+env: {A: "true", B: "1", C: "a: b", D: "", E: "$${X}", F: "-x", G: "é\\n", H: "~", $$I: "\\x7f\\u2028"}
 server_header: off
 pools:
   web: {app: "shop:create('a', 1)", listen: [1, {address: "unix:/x y", mode: "0600"}], user: "1000"}
