@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-from prefork.heritage import Heritage, close_all_but
+from prefork.heritage import Heritage
 from prefork.process import set_title
 
 # Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
@@ -34,13 +34,12 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def begin(heritage: Heritage, title: str) -> None:
-    """Reset what was inherited: signals, descriptors, the title of the process."""
+    """Reset what was inherited: signals, the title of the process."""
     signal.set_wakeup_fd(-1)
     for number in _QUIET:
         signal.signal(number, _nothing)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    close_all_but(heritage.descriptors())
     set_title(title)
     # SIGABRT is how the master asks an overdue process for its stack before it ends it.
     faulthandler.enable(heritage.logs[0] if heritage.logs else 2)

@@ -1,7 +1,9 @@
 """Heritage: all that a mold or worker inherits from the master, besides plain values.
 
-A child closes every descriptor that is not in its heritage, so that no lifeline, listener or channel is held
-by a process that does not know of it. The record is frozen and has a form that survives an exec.
+A mold closes every descriptor that is not in its heritage, so that no lifeline, listener or channel is held by
+a process that does not know of it. A worker has what its mold had, with a channel of its own; what the
+application opened while it was loaded is the application's, here as there. The record is frozen and has a form
+that survives an exec.
 Used by master, mold and worker.
 """
 

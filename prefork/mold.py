@@ -21,7 +21,7 @@ from prefork.application import load_application
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.config import Pool
 from prefork.errors import ExitStatus, PreforkError
-from prefork.heritage import Heritage
+from prefork.heritage import Heritage, close_all_but
 from prefork.hooks import BeforeFork, Hooks, MoldLoaded
 from prefork.leftovers import leftovers
 from prefork.log import Logs
@@ -157,17 +157,23 @@ class Mold:
                 logs=self._logs,
                 loaded=self._loaded,
             )
-            spawn_orphan(lambda: self._worker_main(birth))
+            spawn_orphan(lambda: self._be_born(birth))
         except OSError as error:
             self._log.error("fork-failed", f"cannot fork a worker for slot {slot}: {error}")
         finally:
             os.close(channel)
+
+    def _be_born(self, birth: Birth) -> int:
+        """Run in the worker. What is open beyond its heritage was opened by the application, and stays so."""
+        self._channel.close()
+        return self._worker_main(birth)
 
 
 def main(
     heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, preload: bool, worker_main: WorkerMain
 ) -> int:
     """Run as the mold; return its exit status."""
+    close_all_but(heritage.descriptors())
     child.begin(heritage, f"prefork: mold {pool.name} gen {heritage.generation}")
     pid = os.getpid()
     identity = f"{pool.name} mold gen {heritage.generation} pid {pid}"
