@@ -53,7 +53,7 @@ class Head(NamedTuple):
 _MAX_EMPTY_LINES_BYTES = 8
 
 # Heads up to this size are remembered; longer ones are rare and would make the memo large.
-_MEMO_BYTES = 2048
+MEMO_BYTES = 2048
 _MEMO_ENTRIES = 256
 
 
@@ -90,7 +90,7 @@ class HeadParser:
         if head is not None:
             return head
         head = self._parse(raw)
-        return self._heads.remember(raw, head) if len(raw) <= _MEMO_BYTES else head
+        return self._heads.remember(raw, head) if len(raw) <= MEMO_BYTES else head
 
     def _parse(self, raw: bytes) -> Head:
         begin = _empty_lines(raw) if raw[:1] == b"\r" else 0
@@ -102,7 +102,7 @@ class HeadParser:
         fields = self._blocks.get(block)
         if fields is None:
             fields = parse_fields(block, self.limits.fields)
-            if len(block) <= _MEMO_BYTES:
+            if len(block) <= MEMO_BYTES:
                 self._blocks.remember(block, fields)
         return self._combine(request_line, line, fields)
 

@@ -38,6 +38,7 @@ from enum import Enum, auto
 from socket import MSG_DONTWAIT
 from typing import TYPE_CHECKING, Any
 
+from prefork.http.head import MEMO_BYTES
 from prefork.http.refusal import BadRequest
 from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
@@ -205,9 +206,9 @@ class Connection(Outgoing):
             data = self.raw + data
         if self.state is _IDLE:
             server.keep_alive.stop(self, None)
-        # What mostly arrives is one whole head without a body, as the last one was.
-        head = server.known_head(data)
         end = len(data)
+        # What mostly arrives is one whole head without a body, as the last one was.
+        head = server.known_head(data) if end <= MEMO_BYTES else None
         try:
             if head is None:
                 end = server.find_end(data, known_bytes)

@@ -84,8 +84,7 @@ class HTTPServer(Server):
         self.response_memory_bytes = limits.response_memory
         parser = HeadParser(self.limits)
         self.find_end, self.parse_head, self.known_head = parser.find_end, parser.parse, parser.known
-        if before_wait is not None:
-            self.service_actions = before_wait  # type: ignore[method-assign]
+        self._before_wait = before_wait
         make = self.loop.deadlines
         self.keep_alive = make(timeouts.keep_alive, Connection.expire_idle)
         self.head = make(timeouts.head, Connection.expire_head)
@@ -95,6 +94,10 @@ class HTTPServer(Server):
         self._quiet = False
         self._connections: dict[int, Connection] = {}
         self._local = {listener: _local_name(listener) for listener in listeners}
+
+    def service_actions(self) -> None:
+        if self._before_wait is not None:
+            self._before_wait()
 
     def process_request(self, request: Request, client_address: Connection) -> None:
         """Have the application answer the complete ``request``.
