@@ -56,7 +56,8 @@ docs: $(VENV)/.dev
 
 .PHONY: bench
 bench: $(VENV)/.demo
-	@.ci/apt cc=gcc
+	@.ci/apt cc=gcc taskset=util-linux
+	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
 	$(BIN)/python -m bench
 
 .PHONY: clean

@@ -33,7 +33,7 @@ def main() -> int:
         # As systemd does for a service. An empty name lets the kernel choose an abstract one.
         notices.bind("")
         environ = os.environ | {"NOTIFY_SOCKET": "@" + notices.getsockname()[1:].decode()}
-        command = [sys.executable, "-m", "prefork", "-c", CONFIG]
+        command = [sys.executable, "-m", "prefork", "-c", CONFIG, *sys.argv[1:]]
         server = subprocess.Popen(command, cwd=ROOT, env=environ)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: server.send_signal(number))

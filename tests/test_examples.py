@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
 import re
+import socket
+import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -104,3 +108,27 @@ def test_processes_that_open_it_first_at_once_lose_no_order(tmp_path):
     assert connection.execute("SELECT count(*) FROM purchase").fetchone() == (4,)
     connection.close()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_the_demo_serves_and_says_what_to_try(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--set", f"listen={address}"]
+    environ = os.environ | {"SHOP_DATA": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        try:
+            said = []
+            for line in demo.stdout:
+                said.append(line)
+                if "Ctrl-C" in line:
+                    break
+            assert any("kill -HUP" in line for line in said), demo.stderr.read()
+            with urllib.request.urlopen(f"http://{address}/", timeout=30) as answer:
+                assert b"Teapot" in answer.read()
+        finally:
+            demo.terminate()
+            _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 0, errors
