@@ -1,4 +1,4 @@
-"""Kinds of values that name something: addresses to listen on, and the application."""
+"""Kinds of values with a syntax of their own: addresses to listen on, the application, access formats."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Final
 from prefork.config import address
 from prefork.config.kinds import JsonSchema, Refused, ScalarKind
 from prefork.config.nodes import Scalar
+from prefork.log.access_format import compile_access_format
+from prefork.suggest import nearest
 
 _MODULE: Final = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _FILE: Final = r"[^\0\n:]*[^/\0\n:]\.py"
@@ -51,6 +53,36 @@ class Application(ScalarKind[str]):
     def json_schema(self) -> JsonSchema:
         """Return text."""
         return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True)
+class AccessFormat(ScalarKind[str]):
+    """The form of the access log: a word, or a text with atoms, of which each must be known."""
+
+    words: tuple[str, ...]
+
+    @property
+    def expects(self) -> str:
+        """The words, and an example."""
+        return f'{", ".join(self.words)} or a format with atoms such as "%(h)s"'
+
+    def convert(self, scalar: Scalar) -> str:
+        """Return the text."""
+        text = scalar.text
+        if scalar.is_text and text in self.words:
+            return text
+        if not scalar.is_text or "%" not in text:
+            word = nearest(text, self.words)
+            raise Refused(f'did you mean "{word}"?' if word else "")
+        try:
+            compile_access_format(text)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        return text
+
+    def json_schema(self) -> JsonSchema:
+        """Return the words, and text with a percent sign."""
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": "%"}]}
 
 
 def _is_call(text: str) -> bool:

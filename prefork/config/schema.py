@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from prefork.config.address import FORMS, Address, parse
 from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
-from prefork.config.names import Application, ListenAddress
+from prefork.config.names import AccessFormat, Application, ListenAddress
 from prefork.config.quantities import Batch, Duration, Mode, Size
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -201,10 +201,7 @@ class Log:
     access: str = key("stdout", _DESTINATION, "Where the access log goes.")
     access_format: str = key(
         "auto",
-        Choice(
-            ("auto", "common", "combined", "json"),
-            Text('a format with atoms such as "%(h)s"', r"[^\0\r\n]*%\([^\0\r\n]*"),
-        ),
+        AccessFormat(("auto", "common", "combined", "json")),
         "Form of the access log. auto: json with `format: json`, else combined.",
     )
     access_when: str = key("all", Choice(("all", "errors", "slow")), "Which requests the access log has.")

@@ -94,6 +94,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Unread
         message += '; check the indentation, and quote text that has ": " in it'
     elif "\t" in line[: mark.column + 1]:
         message += "; indent with spaces, not tabs"
+    elif line[mark.column : mark.column + 1] in ("%", "@", "`"):
+        message += f"; quote a value that begins with {line[mark.column]}"
     return Unreadable(Place(source, mark.line + 1, mark.column + 1), message)
 
 

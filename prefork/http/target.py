@@ -15,6 +15,12 @@ from prefork.http.refusal import BadRequest, shown
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!\"$-~]++) HTTP/([0-9]\.[0-9])")
 _VERSIONS = MappingProxyType({"1.1": (1, 1), "1.0": (1, 0)})
 
+# What a refused request was about: enough of its line to be useful in a log, whatever else is wrong with it.
+_READABLE = re.compile(
+    rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+)(?: (HTTP/[0-9]\.[0-9])(?![!-~]))?"
+)
+_SHOWN_TARGET = 512
+
 # RFC 9110 §7.2 with RFC 3986 §3.2.2. No userinfo (RFC 9110 §4.2.4), no IPvFuture, no empty host, and no
 # comma: two hosts joined by a proxy must not look like one.
 _AUTHORITY = re.compile(
@@ -38,6 +44,18 @@ class RequestLine(NamedTuple):
     version: tuple[int, int]
     authority: str | None
     """Of a target in absolute form: it replaces Host (RFC 9112 §3.2.2)."""
+
+
+def readable_line(received: bytes) -> tuple[str, str, str]:
+    """Return method, target and protocol from the beginning of a request that was refused, for the log.
+
+    What cannot be read is empty; a long target is cut and ends with ``...``.
+    """
+    match = _READABLE.match(received)
+    if match is None:
+        return "", "", ""
+    method, target, protocol = (part.decode("latin-1") for part in match.groups(b""))
+    return method, target if len(target) <= _SHOWN_TARGET else f"{target[:_SHOWN_TARGET]}...", protocol
 
 
 def is_authority(value: str) -> bool:

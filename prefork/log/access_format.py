@@ -26,10 +26,10 @@ from prefork.log.format import to_json
 
 @dataclass(slots=True)
 class AccessEntry:
-    """A request that is over. A refused one has an empty environ, and no method if that was not readable.
+    """A request that is over. A refused one has an empty environ, and of its line what was readable.
 
     ``target`` is as it was sent, decoded as latin-1; ``started_at`` is ``time.time()``; ``sent_bytes`` counts
-    the body; ``status`` 0 means that there was no response.
+    the body; ``elapsed_ns`` is the time in the application; ``status`` 0 means that there was no response.
     """
 
     remote_addr: str
@@ -63,7 +63,11 @@ ATOMS: Mapping[str, Atom] = MappingProxyType(
         "l": Atom("'-'", "always `-`"),
         "u": Atom("entry.remote_user or '-'", "user, as the application or a proxy set it"),
         "t": Atom("clf_time(entry.started_at)", "time of the request, `[24/Nov/2026:11:02:03 +0000]`"),
-        "r": Atom("f'{entry.method} {target} {entry.protocol}' if entry.method else '-'", "request line"),
+        "r": Atom(
+            "f'{entry.method} {target} {entry.protocol}' if entry.protocol"
+            " else f'{entry.method} {target}' if entry.method else '-'",
+            "request line",
+        ),
         "m": Atom("entry.method or '-'", "method"),
         "U": Atom("target.partition('?')[0] or '-'", "target without the query"),
         "q": Atom("target.partition('?')[2]", "query without the `?`"),

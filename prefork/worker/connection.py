@@ -148,14 +148,14 @@ class Connection(Outgoing):
         else:
             self._park()
 
-    def refuse(self, status: int, reason: str) -> None:
-        """Answer without the application, then close."""
+    def refuse(self, status: int, reason: str, received: bytes) -> None:
+        """Answer without the application, then close. ``received``: the request, from its first byte."""
         server = self.server
         self.raw = b""
         self._body = None
         server.note_refusal(self, status, reason)
         try:
-            self.write(server.gateway.refuse(status, reason))
+            self.write(server.gateway.refuse(status, reason, received, self.base))
         except ClientGone:
             pass
         self.keep = False
@@ -184,12 +184,13 @@ class Connection(Outgoing):
     def expire_head(self) -> None:
         self.on_readable(0)
         if self.state is _HEAD and self not in self.server.head.entries:
-            self.refuse(408, "the head of the request did not arrive in time")
+            self.refuse(408, "the head of the request did not arrive in time", self.raw)
 
     def expire_body(self) -> None:
         self.on_readable(0)
         if self.state is _BODY and self not in self.server.body.entries:
-            self.refuse(408, "the body of the request stopped arriving")
+            assert self._body is not None
+            self.refuse(408, "the body of the request stopped arriving", self._body.head.request_line)
 
     def expire_sending(self) -> None:
         self._on_writable(0)
@@ -224,7 +225,7 @@ class Connection(Outgoing):
                 return
         except BadRequest as refusal:
             server.head.stop(self, None)
-            self.refuse(refusal.status, refusal.reason)
+            self.refuse(refusal.status, refusal.reason, data)
             return
         self._run(head, b"")
 
@@ -259,7 +260,7 @@ class Connection(Outgoing):
             complete = body.feed(data)
         except BadRequest as refusal:
             self.server.body.stop(self, None)
-            self.refuse(refusal.status, refusal.reason)
+            self.refuse(refusal.status, refusal.reason, body.head.request_line)
             return
         if not complete:
             self.server.body.start(self)

@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
+from prefork.http.target import readable_line
 from prefork.log.access import AccessLog
 from prefork.log.access_format import AccessEntry
 from prefork.log.log import Log
@@ -105,9 +106,20 @@ class Gateway:
             self._access.record(entry)
         return response.keep_alive
 
-    def refuse(self, status: int, reason: str) -> bytes:
-        """Return the complete answer to a request that does not reach the application; close after it."""
-        return own_response(status, reason, connection_line(False, True), self.server_lines(None))
+    def refuse(self, status: int, reason: str, received: bytes, base: Environ) -> bytes:
+        """Return the complete answer to a request that does not reach the application; close after it.
+
+        ``received`` is the request from its first byte, as far as it is at hand, for the access log.
+        """
+        answer = own_response(status, reason, connection_line(False, True), self.server_lines(None))
+        if self._access is not None:
+            method, target, protocol = readable_line(received)
+            sent_bytes = len(answer) - answer.index(b"\r\n\r\n") - 4
+            entry = AccessEntry(
+                base["REMOTE_ADDR"], method, target, protocol, status, sent_bytes, time(), elapsed_ns=0
+            )
+            self._access.record(entry)
+        return answer
 
     def server_lines(self, encoded: EncodedHead | None) -> bytes:
         """Return Date, Server and the blank line; without what the application set itself."""

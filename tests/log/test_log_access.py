@@ -89,7 +89,9 @@ def test_combined_and_what_is_missing(zone):
         '192.0.2.7 - ann [24/Nov/2026:16:32:03 +0530] "GET /cart?id=1&token=t HTTP/1.1" 200 512 '
         '"http://x/?token=t" "curl"'
     )
-    refused = entry(remote_addr="", remote_user="", method="", target="", status=0, sent_bytes=0, environ={})
+    refused = entry(
+        remote_addr="", remote_user="", method="", target="", protocol="", status=0, sent_bytes=0, environ={}
+    )
     assert line(refused) == '- - - [24/Nov/2026:16:32:03 +0530] "-" - - "-" "-"'
 
 

@@ -469,7 +469,7 @@ def test_date_and_server_of_the_application_stand() -> None:
 
 
 def test_refusal() -> None:
-    raw = Gateway(raising(LookupError()), log=FakeLog()).refuse(400, "no Host")
+    raw = Gateway(raising(LookupError()), log=FakeLog()).refuse(400, "no Host", b"", {"REMOTE_ADDR": ""})
     assert raw.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert raw.endswith(b"\r\n\r\n400 Bad Request\nno Host\n")
     for line in (b"Connection: close\r\n", b"Date: ", b"Server: prefork\r\n"):
