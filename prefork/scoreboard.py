@@ -110,12 +110,13 @@ class Counts(NamedTuple):
 class ThreadCell:
     """What one application thread does; written only by that thread."""
 
-    __slots__ = ("_doorbell", "_header", "_line", "_words")
+    __slots__ = ("_doorbell", "_header", "_line", "_shown", "_words")
 
     def __init__(self, header: memoryview[int], memory: memoryview[int], doorbell: int) -> None:
         self._header = header
         self._words = memory[:_LINE_OFFSET_BYTES].cast("Q")
         self._line = memory[_LINE_OFFSET_BYTES:]
+        self._shown: bytes | None = None
         self._doorbell = doorbell
 
     def bind(self) -> None:
@@ -129,11 +130,11 @@ class ThreadCell:
         ``time.monotonic_ns()``. Rings the doorbell if the master sleeps and one of the two is set.
         """
         words = self._words
-        length = len(request_line)
-        if length > LINE_BYTES:
-            request_line, length = request_line[:LINE_BYTES], LINE_BYTES
-        self._line[:length] = request_line
-        words[_T_LINE_BYTES] = length
+        if request_line is not self._shown:  # a kept-alive client repeats itself, and heads are remembered
+            self._shown = request_line
+            length = min(len(request_line), LINE_BYTES)
+            self._line[:length] = request_line[:length]
+            words[_T_LINE_BYTES] = length
         now = monotonic_ns()
         words[_T_DEADLINE_NS] = now + deadline_ns if deadline_ns else 0
         words[_T_SLOW_NS] = now + slow_ns if slow_ns else 0

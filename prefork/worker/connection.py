@@ -1,47 +1,19 @@
-"""One client connection, from accept to close: a state machine in a worker.
+"""One client connection, from accept to close; a state machine in a worker.
 
-Who owns a connection, and may touch its socket and its fields:
-
-===========  ==========  ===================================================  ====================
-state        owner       waits for                                            deadline
-===========  ==========  ===================================================  ====================
-IDLE         loop        the first byte of a request                          ``keep_alive``
-HEAD         loop        the rest of a head; holds its raw bytes, no parser   ``head``
-BODY         loop        the rest of a body; each byte is progress            ``body``
-NEXT         loop        its turn: the next request was pipelined             none
-RUNNING      the thread  the application                                      the request's own
-             it runs in
-FLUSHING     loop        a slow reader; each byte taken is progress           ``send``
-LINGERING    loop        the client's end-of-file, after our own              ``linger``
-CLOSED       nobody
-===========  ==========  ===================================================  ====================
-
-The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
-(``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
-on: when a RUNNING connection becomes readable, or is hung up, the loop takes it out of the epoll instead of
-touching it (or it would be told again and again), and ``finish`` puts it back. Two fields may cross:
-``request.keep_alive``, which a drain turns off while the application runs, and nothing depends on which side
-is faster.
-
-A state changes before the call that makes it true returns to the loop, and every handler checks the state. So
-an event that is older than the state, or belongs to an earlier socket of the same number, does no harm.
-
-In states IDLE and HEAD all there is to the client is ``raw`` and the socket: it could be served by another
-worker.
+Its states, and which thread may touch it in which of them, are in ``connection_state``.
 """
 
 from __future__ import annotations
 
 import select
-import socket
-from enum import Enum, auto
-from socket import MSG_DONTWAIT
+from socket import MSG_DONTWAIT, socket
 from typing import TYPE_CHECKING, Any
 
 from prefork.http.head import MEMO_BYTES
 from prefork.http.refusal import BadRequest
 from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
+from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
 from prefork.worker.outgoing import Outgoing
 
@@ -51,20 +23,6 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 120 * 1024
 """One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
-
-
-class State(Enum):
-    """See the table at the top of the module."""
-
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-    NEXT = auto()
-    RUNNING = auto()
-    FLUSHING = auto()
-    LINGERING = auto()
-    CLOSED = auto()
-
 
 _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
@@ -86,7 +44,7 @@ class Connection(Outgoing):
         "state",
     )
 
-    def __init__(self, server: HTTPServer, sock: socket.socket, address: Any, base: Environ) -> None:
+    def __init__(self, server: HTTPServer, sock: socket, address: Any, base: Environ) -> None:
         super().__init__(sock, server.response_memory_bytes, server.sending.timeout_s)
         self.server = server
         self.address = address
@@ -173,8 +131,7 @@ class Connection(Outgoing):
         self._drop_output()
         self.sock.close()
 
-    # What the deadlines call. Each looks once more: while the loop was in the application, bytes may have
-    # come.
+    # What the deadlines call. Each looks once more: bytes may have come while the loop was in the application.
 
     def expire_idle(self) -> None:
         self.on_readable(0)
@@ -322,22 +279,8 @@ class Connection(Outgoing):
         self.finish()
 
     def _end(self) -> None:
-        """Close without destroying the response: a close on unread bytes would reset it away.
-
-        A client that asked for the close sends nothing more; if nothing is unread, the close is safe.
-        """
         request = self.request
-        if request is not None and not request.head.keep_alive and not self.raw:
-            try:
-                if not self.sock.recv(1, MSG_DONTWAIT):
-                    self.close()
-                    return
-            except OSError:
-                self.close()
-                return
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
+        if self.end_output(request is not None and not request.head.keep_alive and not self.raw):
             self.close()
             return
         self.state = _LINGERING

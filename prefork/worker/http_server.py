@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from prefork.http.head import HeadLimits, HeadParser
-from prefork.worker.connection import Connection, State
+from prefork.worker.connection import Connection
+from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
 from prefork.worker.gateway import Gateway
 from prefork.worker.server import Cell, Log, Server, shown_address

@@ -83,6 +83,23 @@ class Outgoing:
             self.output = None  # A deque takes 600 bytes, which a parked connection has no use for.
         return self.output_bytes < before
 
+    def end_output(self, asked_for: bool) -> bool:
+        """Send our end-of-file after a response; return whether to close now, without waiting for the client's.
+
+        A close on unread bytes would reset the response away. Who ``asked_for`` the close sends no more, so for
+        them it is enough that nothing is unread now.
+        """
+        try:
+            if asked_for and not self.sock.recv(1, MSG_DONTWAIT):
+                return True
+        except OSError:
+            return True  # Mostly BlockingIOError: nothing is unread.
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return True
+        return False
+
     def abort(self) -> None:
         """Drop what is kept, and have the close reset the connection, so that nothing looks complete."""
         self.gone = True

@@ -72,6 +72,8 @@ class Client:
     def response(self, *, body: bool = True) -> tuple[int, dict[str, str], bytes]:
         """Read one response that has a Content-Length, or ends with the connection."""
         line = self._file.readline()
+        if not line:
+            raise ConnectionAbortedError("closed without a response")
         assert line.startswith(b"HTTP/1.1 "), line
         headers = {}
         while (field := self._file.readline().rstrip(b"\r\n").decode()) != "":

@@ -1,0 +1,47 @@
+"""The states of a client connection, and who owns it in each of them; see ``connection``.
+
+The owner alone may touch the socket and the fields:
+
+===========  ==========  ===================================================  ====================
+state        owner       waits for                                            deadline
+===========  ==========  ===================================================  ====================
+IDLE         loop        the first byte of a request                          ``keep_alive``
+HEAD         loop        the rest of a head; holds its raw bytes, no parser   ``head``
+BODY         loop        the rest of a body; each byte is progress            ``body``
+NEXT         loop        its turn: the next request was pipelined             none
+RUNNING      the thread  the application                                      the request's own
+             it runs in
+FLUSHING     loop        a slow reader; each byte taken is progress           ``send``
+LINGERING    loop        the client's end-of-file, after our own              ``linger``
+CLOSED       nobody
+===========  ==========  ===================================================  ====================
+
+The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
+(``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
+on: when a RUNNING connection becomes readable, or is hung up, the loop takes it out of the epoll instead of
+touching it (or it would be told again and again), and ``finish`` puts it back. One field may cross:
+``request.keep_alive``, which a drain turns off while the application runs; nothing depends on who is faster.
+
+A state changes before the call that makes it true returns to the loop, and every handler checks the state. So
+an event that is older than the state, or belongs to an earlier socket of the same number, does no harm.
+
+In states IDLE and HEAD all there is to the client is ``raw`` and the socket: it could be served by another
+worker.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class State(Enum):
+    """See the table at the top of the module."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    NEXT = auto()
+    RUNNING = auto()
+    FLUSHING = auto()
+    LINGERING = auto()
+    CLOSED = auto()
