@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from prefork.config import load
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 
@@ -49,6 +51,20 @@ def test_every_page_can_be_reached_from_the_index():
             pending += [target / "README.md"] if (target / "README.md").exists() else []
             pending += [target] if target.suffix == ".md" and target.exists() else []
     assert not {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - reached
+
+
+SNIPPETS = [
+    (page, snippet)
+    for page in PAGES
+    for snippet in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=lambda value: getattr(value, "name", ""))
+def test_config_that_a_page_shows_is_valid(page, snippet, tmp_path):
+    file = tmp_path / "app.yaml"
+    file.write_text(snippet if "app:" in snippet else f"app: shop.wsgi:application\n{snippet}")
+    load([str(file)], [], environ={})
 
 
 def test_generated_parts_are_fresh():
