@@ -124,8 +124,6 @@ def _read_pool(table: Table, path: str, name: str, environ: Mapping[str, str], r
 def _with_environment(table: Table, environ: Mapping[str, str]) -> Table:
     """Return a pool's keys with the defaults that the environment gives to unset or ``auto`` keys."""
     entries = dict(table.entries)
-    if environ.get("WEB_CONCURRENCY") and _is_open(entries, "workers"):
-        _set(entries, "workers", environ["WEB_CONCURRENCY"], Place("WEB_CONCURRENCY"))
     if environ.get("PORT") and _is_open(entries, "listen"):
         _set(entries, "listen", f"0.0.0.0:{environ['PORT']}", Place("PORT"))
     timeouts = entries["timeouts"].node if "timeouts" in entries else None

@@ -128,13 +128,13 @@ def test_name_follows_from_the_app(app: str, name: str) -> None:
 
 
 def test_environment_gives_defaults_only() -> None:
-    environ = {"PORT": "5000", "WEB_CONCURRENCY": "3", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    environ = {"PORT": "5000", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     (pool,) = config_of("app: a:b", environ).pools
-    assert (pool.listen, pool.workers, pool.timeouts.shutdown_delay) == ((Listen("0.0.0.0:5000"),), 3, 5.0)
+    assert (pool.listen, pool.timeouts.shutdown_delay) == ((Listen("0.0.0.0:5000"),), 5.0)
     (pool,) = config_of("app: a:b\ntimeouts: {graceful: 4s, shutdown_delay: auto}", environ).pools
     assert pool.timeouts.shutdown_delay == 2.0
-    (pool,) = config_of("app: a:b\nworkers: 1\nlisten: 80\ntimeouts: {shutdown_delay: 0}", environ).pools
-    assert (pool.listen, pool.workers, pool.timeouts.shutdown_delay) == ((Listen("0.0.0.0:80"),), 1, 0.0)
+    (pool,) = config_of("app: a:b\nlisten: 80\ntimeouts: {shutdown_delay: 0}", environ).pools
+    assert (pool.listen, pool.timeouts.shutdown_delay) == ((Listen("0.0.0.0:80"),), 0.0)
 
 
 def test_later_layers_win() -> None:
