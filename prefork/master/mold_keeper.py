@@ -135,7 +135,8 @@ class MoldKeeper:
                 exit_status=exit.exit_status,
                 signal=exit.signal,
             )
-        self._owner.mold_failed(self._generation, f"the mold died while it loaded: {exit}", "")
+        when = "" if process.was_ready else " while it loaded the application"
+        self._owner.mold_failed(self._generation, f"the mold died{when}: {exit}", "")
 
     def _said(self, process: MoldProcess, message: Message) -> None:
         if process is not self._process or process.state is not MoldState.LOADING:

@@ -106,9 +106,10 @@ class MoldProcess:
 
     def _boot_timed_out(self) -> None:
         """Make it write its stack, and end it."""
+        self._on_timeout(self)  # first, so that the line that tells of it stands above the stack
+        self._cancel_timer()
         self._process.signal(signal.SIGABRT)
         self._timer = self._loop.call_later(ABORT_S, self._kill)
-        self._on_timeout(self)
 
     def _kill(self) -> None:
         self._process.signal(signal.SIGKILL)

@@ -22,9 +22,12 @@ _WHY = {
     "spawn-failed": "it could not be forked",
     "rolled-back": "the reload was rolled back",
     "boot-failed": "it could not get ready",
+    "not-started": "the server could not start",
 }
-EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop", "rolled-back"})
+EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop"})
 """Reasons that need no attention when the worker also exits with status 0."""
+GIVEN_UP = frozenset({"retired", "rolled-back", "not-started"})
+"""Reasons for which the master kills a worker that does not serve yet: nothing is lost, and nothing wrong."""
 
 
 def write_obituary(
@@ -32,7 +35,8 @@ def write_obituary(
 ) -> None:
     """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error."""
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
-    expected = reason in EXPECTED and (exit.exit_status == 0 or reason == "rolled-back")
+    never_served = worker.ready_at is None and reason in GIVEN_UP
+    expected = never_served or (reason in EXPECTED | GIVEN_UP and exit.exit_status == 0)
     why = _WHY.get(reason, "")
     if oom_killed:
         why = "killed by the kernel for lack of memory (OOM)"

@@ -16,10 +16,11 @@ from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
 from prefork.log import Log
+from prefork.master.failure import told
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper
-from prefork.master.obituary import write_obituary
+from prefork.master.obituary import GIVEN_UP, write_obituary
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
 from prefork.master.worker_states import Reaction, State
@@ -190,12 +191,11 @@ class Pool:
             self._watcher.generation_failed(self, generation, reason, details)
             return
         if details:
+            message, traceback = told(
+                f"{self.name} gen {generation}: its workers serve on, but {reason}", details
+            )
             self._log.error(
-                "mold-failed",
-                f"{self.name} gen {generation}: {reason}; its workers serve on",
-                pool=self.name,
-                generation=generation,
-                traceback=details,
+                "mold-failed", message, pool=self.name, generation=generation, traceback=traceback
             )
         self._molds[generation].retry()
 
@@ -285,7 +285,7 @@ class Pool:
                 _send(link, "drain", reason=worker.reason, empty_listeners=self._empty_listeners)
             case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
                 number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
-                if worker.reason not in ("retired", "rolled-back"):
+                if worker.reason not in GIVEN_UP:
                     self.log_of(worker).warning(
                         "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
                     )
@@ -331,9 +331,8 @@ class Pool:
                 link.failure = str(message.fields.get("text", ""))
                 worker.reason = worker.reason or "boot-failed"
                 if not self.table.is_on_trial(worker.generation):
-                    self.log_of(worker).error(
-                        "worker-boot-failed", "it cannot get ready", traceback=link.failure
-                    )
+                    why, traceback = told("it cannot get ready", link.failure)
+                    self.log_of(worker).error("worker-boot-failed", why, traceback=traceback)
             case "leave" if not self.table.is_stopping:
                 self._carry_out(self.table.leave(worker, "asked", now))
 

@@ -252,6 +252,8 @@ class SlotTable:
             replaces = any(worker.state in ACTIVE for worker in occupants)
             if not self._backoff(index).is_over(now) or (replaces and allowance <= 0):
                 continue
+            if any(self._is_failing_trial(worker) for worker in occupants):
+                continue
             allowance -= 1
             actions.append(Spawn(self._new_worker(index, now)))
         return actions
@@ -316,6 +318,11 @@ class SlotTable:
 
     def _slot_is_ready(self, index: int) -> bool:
         return any(self._is_wanted(w) and w.state is State.READY for w in self._in_slot(index))
+
+    def _is_failing_trial(self, worker: Worker) -> bool:
+        """Tell whether a worker is being ended that did not get ready: its death will end the trial."""
+        ends = worker.state in (State.ABORTING, State.KILLED) and worker.ready_at is None
+        return ends and self.is_on_trial(worker.generation)
 
     def _is_complete(self) -> bool:
         return all(self._slot_is_ready(index) for index in range(self.wanted))

@@ -19,6 +19,7 @@ from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Logs
 from prefork.master.activation import take_activation
 from prefork.master.estate import Estate
+from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
 from prefork.master.notify import take_notifier
@@ -221,9 +222,10 @@ class Supervisor:
         if self._reload is not None and self._reload.generation == generation:
             self._fail_reload(what, details)
         elif self._state is ServerState.BOOTING:
-            self._log.error("boot-failed", what, generation=generation, traceback=details or None)
+            message, traceback = told(what, details)
+            self._log.error("boot-failed", message, generation=generation, traceback=traceback)
             self._status = ExitStatus.APPLICATION
-            self._end(monotonic() + QUICK_STOP_S, "boot-failed")
+            self._end(monotonic() + QUICK_STOP_S, "not-started")
 
     def _serve(self) -> None:
         self._state = ServerState.SERVING
@@ -253,7 +255,7 @@ class Supervisor:
             self._reload = reload
             reload.start()
         except PreforkError as error:
-            self._end_reload(None)
+            self._end_reload(str(error))
             self._log.error(
                 "reload-failed",
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
@@ -285,14 +287,15 @@ class Supervisor:
         assert reload is not None
         self._reload = None  # what fails from now on belongs to a generation that was given up
         reload.roll_back()
+        message, traceback = told(reason, details)
         self._log.error(
             "reload-failed",
             f"the reload failed after {reload.took_s:.2f} s, generation {self._estate.generation} serves on: "
-            f"{reason}",
+            f"{message}",
             generation=reload.generation,
-            traceback=details or None,
+            traceback=traceback,
         )
-        self._end_reload(reason)
+        self._end_reload(message)
 
     def _end_reload(self, failure: str | None) -> None:
         self._reload = None
