@@ -237,8 +237,8 @@ class Connection(Outgoing):
 
     def _run(self, head: Head, body: bytes) -> None:
         server = self.server
-        # While a drain closes connections, what the client has pipelined is answered before.
-        keep = not server.draining or bool(self.raw)
+        # Before a connection is closed, what the client has pipelined is answered.
+        keep = server.keeps_connections or bool(self.raw)
         request = self.request
         if request is None:
             self.request = Request(head, body, self.base, keep)

@@ -87,7 +87,10 @@ class HTTPServer(Server):
         self.find_end, self.parse_head, self.known_head = parser.find_end, parser.parse, parser.known
         self._before_wait = before_wait
         make = self.loop.deadlines
-        self.keep_alive = make(timeouts.keep_alive, Connection.expire_idle)
+        self.keeps_connections = timeouts.keep_alive > 0
+        """May a client send another request on its connection? Not while draining."""
+        # A connection that is not to be kept, too, has some time for the first byte of its one request.
+        self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
         self.head = make(timeouts.head, Connection.expire_head)
         self.body = make(timeouts.body, Connection.expire_body)
         self.sending = make(timeouts.send, Connection.expire_sending)
@@ -132,12 +135,13 @@ class HTTPServer(Server):
 
     def drain(self, final: bool = False) -> None:
         super().drain(final)
+        self.keeps_connections = False
         for connection in self._connections.values():
             if connection.state is State.RUNNING and connection.request is not None and not connection.raw:
                 connection.request.keep_alive = False
         if not final and not self._quiet:
             self._quiet = True
-            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
+            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s)
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
 

@@ -76,7 +76,7 @@ class Server:
         self.main_cell = cell.threads[0]
         self.loop = Loop()
         self.draining = False
-        """Is each response to announce that its connection will be closed?"""
+        """Was the worker told to leave?"""
         self.open_connections = 0
         self.max_connections = connections
         self._acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
