@@ -103,13 +103,20 @@ def test_nothing_is_left_behind(threads: int, connections: int) -> None:
             client.start()
         for client in clients:
             client.join()
-        eventually(lambda: server.server.open_connections == 0)
-        served = server.server
         assert failures == []
-        assert server.log.named("internal-error") == []
-        assert server.call(lambda: len(served._connections)) == 0
+        served = server.server
         queues = (served.keep_alive, served.head, served.body, served.sending, served.linger)
-        assert [len(queue.entries) for queue in queues] == [0] * 5
-        # What is left are listener, wake-up and nothing else.
-        assert len(served.loop.handlers) == 1
-        eventually(lambda: served._acceptor.listening)
+
+        def left() -> list[int]:
+            return [
+                served.open_connections,
+                len(served._connections),
+                *(len(queue.entries) for queue in queues),
+                len(served.loop.handlers) - 1,  # the wake-up's
+                len(served._acceptor.reasons),
+            ]
+
+        # The last connections may still wait to be accepted, so this may be true for a moment and then not.
+        # But a leak would keep it from ever being true.
+        eventually(lambda: not any(server.call(left)))
+        assert server.log.named("internal-error") == []
