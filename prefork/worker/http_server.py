@@ -141,7 +141,7 @@ class HTTPServer(Server):
                 connection.request.keep_alive = False
         if not final and not self._quiet:
             self._quiet = True
-            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s)
+            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
 

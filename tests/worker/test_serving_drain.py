@@ -64,6 +64,15 @@ def test_an_idle_connection_may_send_within_the_quiet_period() -> None:
         eventually(server.ended)
 
 
+def test_a_silent_connection_does_not_hold_a_drain_without_any_timeout() -> None:
+    with serving(echo, timeouts={"keep_alive": 0.0, "head": 0.0}) as server:
+        client = server.connect()
+        eventually(lambda: server.server.open_connections == 1)
+        server.call(server.server.drain)
+        assert client.rest() == b""
+        eventually(server.ended)
+
+
 @pytest.mark.parametrize("kind", ["tcp", "unix", "unix shut down"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_final_drain_accepts_until_told_and_loses_nobody(kind: str, threads: int, tmp_path: Path) -> None:
