@@ -169,6 +169,7 @@ class Target:
         return (
             f'cannot load {self.spec}: there is no module "{missing}"{near}\n'
             f"Looked for in {os.getcwd()} and on sys.path; when it lives elsewhere, set chdir or pythonpath."
+            + _closed_folders()
         )
 
     def _failed(self, doing: str, error: BaseException) -> ApplicationError:
@@ -178,6 +179,19 @@ class Target:
             else f"raised {type(error).__name__}"
         )
         return ApplicationError(f"cannot load {self.spec}: {doing} {what}\n{application_traceback(error)}")
+
+
+def _closed_folders() -> str:
+    """Name the folders of ``sys.path`` that this user may not look into: the import passes them by in silence."""
+    closed = []
+    for folder in dict.fromkeys(path or os.getcwd() for path in sys.path):
+        try:
+            os.listdir(folder)
+        except PermissionError:
+            closed.append(folder)
+        except OSError:
+            continue
+    return f"\nUid {os.geteuid()} may not read {', '.join(closed)}." if closed else ""
 
 
 def _origin(module: ModuleType) -> str:

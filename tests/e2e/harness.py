@@ -9,6 +9,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -81,6 +82,13 @@ def context_switches(pid: int) -> int:
     return total
 
 
+def exchange(sock: socket.socket, request: bytes) -> bytes:
+    """Send bytes and return all that comes until the end of the connection."""
+    sock.settimeout(PATIENCE_S)
+    sock.sendall(request)
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
 class Server:
     """One prefork, in a folder of its own."""
 
@@ -108,8 +116,15 @@ class Server:
 
     # Life
 
-    def start(self, *args: str, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> None:
-        """Start it without waiting for anything."""
+    def start(
+        self,
+        *args: str,
+        env: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        output: int | None = None,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
+        """Start it without waiting for anything; ``output`` instead of the log gets what it prints."""
         command = [*prefix, sys.executable, "-m", "prefork", *(args or ("-c", "app.yaml"))]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -117,9 +132,10 @@ class Server:
                 cwd=self.folder,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def serve(self, config: str | None = None, app: str | None = HELLO, **kwargs: object) -> None:
@@ -212,7 +228,7 @@ class Server:
     @property
     def port(self) -> int:
         """The port of its first TCP listener."""
-        found = re.search(r"serving on (?:\S+ )*?\S*:(\d+)", self.log)
+        found = re.search(r"serving on (?:\S+ )*?[^\s\"]*:(\d+)", self.log)
         assert found, self.log
         return int(found[1])
 
@@ -230,6 +246,11 @@ class Server:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send bytes on a connection of their own; return all that comes until its end."""
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as sock:
+            return exchange(sock, request)
 
     def reload(self) -> str:
         """Send HUP and wait for the outcome; return ``reloaded`` or ``failed``."""
