@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,9 @@ def app(environ, start_response):
     return [b"hello"]
 """
 
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+"""A prefix with which root starts a command as a user without rights."""
+
 T = TypeVar("T")
 
 
@@ -39,6 +43,13 @@ def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
         time.sleep(0.01)  # between two looks at the condition
+
+
+def works(*command: str) -> bool:
+    """Tell whether this machine can run a command: the tool is there, and no sandbox forbids what it does."""
+    if not shutil.which(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True, check=False, timeout=PATIENCE_S).returncode == 0
 
 
 def stat_fields(pid: int) -> list[str] | None:
