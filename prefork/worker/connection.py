@@ -294,8 +294,8 @@ class Connection(Outgoing):
     def _watch(self, handler: Any, events: int = select.EPOLLIN) -> None:
         loop = self.server.loop
         if not self._watched:
-            self._watched = True
             loop.watch(self.fd, handler, events)
+            self._watched = True
         elif loop.handlers[self.fd] != handler:
             loop.handlers[self.fd] = handler
             loop.epoll.modify(self.fd, events)

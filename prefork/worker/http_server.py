@@ -64,8 +64,8 @@ class Limits(Protocol):
 class HTTPServer(Server):
     """Serve HTTP/1.1; the application runs only for complete requests.
 
-    ``before_wait`` is called in each turn of the loop: what is buffered, such as the access log, is written
-    there."""
+    ``before_wait`` is called in each turn of the loop; what is buffered, such as the access log, is written there.
+    """
 
     def __init__(
         self,
@@ -114,7 +114,10 @@ class HTTPServer(Server):
     def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
         base = self._base_environ(client_address, listener)
         connection = self._connections[request.fileno()] = Connection(self, request, client_address, base)
-        connection.start()
+        try:
+            connection.start()
+        except Exception:
+            self.handler_failed(connection.fd)
 
     def work(self, item: Connection, cell: ThreadCell) -> None:
         request = item.request

@@ -38,12 +38,14 @@ class Loop:
 
     def watch(self, fd: int, handler: Handler, events: int = select.EPOLLIN) -> None:
         """Call ``handler`` whenever ``fd`` has any of ``events``, an error, or was hung up."""
-        self.handlers[fd] = handler
         self.epoll.register(fd, events)
+        self.handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
-        """Forget ``fd``; must come before its close, or the kernel goes on reporting its dead number
-        for as long as another process holds the same description."""
+        """Forget ``fd``; must come before its close.
+
+        Otherwise the kernel goes on reporting the dead number while another process holds the description.
+        """
         del self.handlers[fd]
         self.epoll.unregister(fd)
 
