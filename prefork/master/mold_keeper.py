@@ -71,13 +71,19 @@ class MoldKeeper:
             self._timer = self._loop.call_later(0.1, self.start)
             return
         self._failed = False
-        self._process = MoldProcess(
-            self._loop,
-            lambda channel: self._spawn(channel, self._preload),
-            boot_s=self._boot_s,
-            on_message=self._said,
-            on_timeout=self._timed_out,
-        )
+        try:
+            self._process = MoldProcess(
+                self._loop,
+                lambda channel: self._spawn(channel, self._preload),
+                boot_s=self._boot_s,
+                on_message=self._said,
+                on_timeout=self._timed_out,
+            )
+        except OSError as error:
+            reason = f"cannot start a mold: {error.strerror}"
+            # Later: who starts a mold does not expect that it fails at once.
+            self._timer = self._loop.call_later(0, lambda: self._fail(reason, ""))
+            return
         self._log.debug("mold-started", f"pid {self._process.pid}", pid=self._process.pid)
 
     @property
@@ -125,16 +131,8 @@ class MoldKeeper:
         if process.state is MoldState.UNSUITABLE:
             self.start()
             return
-        if process.was_ready:
-            if monotonic() - process.started_at > self._boot_s:
-                self._backoff = BackOff()
-            self._log.error(
-                "mold-gone",
-                f"pid {exit.pid}: {exit}, not expected; its workers serve on",
-                pid=exit.pid,
-                exit_status=exit.exit_status,
-                signal=exit.signal,
-            )
+        if process.was_ready and monotonic() - process.started_at > self._boot_s:
+            self._backoff = BackOff()
         when = "" if process.was_ready else " while it loaded the application"
         self._owner.mold_failed(self._generation, f"the mold died{when}: {exit}", "")
 

@@ -52,8 +52,13 @@ class MoldProcess:
         self._on_timeout = on_timeout
         self._channel: Channel | None
         self._channel, theirs = Channel.pair()
-        pid = spawn(lambda: main(theirs.fileno()))
-        theirs.close()
+        try:
+            pid = spawn(lambda: main(theirs.fileno()))
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            theirs.close()
         self._process = Process(pid)
         self._timer: Timer | None = loop.call_later(boot_s, self._boot_timed_out) if boot_s else None
         loop.watch(self._channel.fileno(), self.read)

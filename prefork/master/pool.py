@@ -190,13 +190,10 @@ class Pool:
         if generation > self.table.plan.generation or self.table.is_on_trial(generation):
             self._watcher.generation_failed(self, generation, reason, details)
             return
-        if details:
-            message, traceback = told(
-                f"{self.name} gen {generation}: its workers serve on, but {reason}", details
-            )
-            self._log.error(
-                "mold-failed", message, pool=self.name, generation=generation, traceback=traceback
-            )
+        message, traceback = told(f"{self.name} gen {generation}: its workers serve on, but {reason}", details)
+        self._log.error(
+            "mold-failed", message, pool=self.name, generation=generation, traceback=traceback
+        )
         self._molds[generation].retry()
 
     # Deaths
@@ -266,7 +263,14 @@ class Pool:
                     )
 
     def _spawn(self, worker: Worker) -> None:
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            why = f"cannot make a channel: {error.strerror}"
+            self.log_of(worker).error("spawn-failed", why)
+            # Later, as any other failed spawn: the table is in the middle of a decision.
+            self._means.loop.call_later(0, lambda: self._carry_out(self.table.lose(worker, monotonic()), why))
+            return
         self._links[worker.id] = _Link(ours)
         self._means.loop.watch(ours.fileno(), lambda: self._read(worker))
         sent = self._molds[worker.generation].send(
