@@ -20,6 +20,8 @@ class Estate:
     config: Config
     generation: int
     listeners: list[Listener] = field(default_factory=list)
+    closing: list[Listener] = field(default_factory=list)
+    """Listeners that are no longer wanted and are about to be closed."""
     pools: dict[str, Pool] = field(default_factory=dict)
     leaving: list[Pool] = field(default_factory=list)
     """Pools that are no longer wanted and whose workers still drain."""

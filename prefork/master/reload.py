@@ -42,7 +42,7 @@ class Tools(Protocol):
 
 
 class Reload:
-    """One reload. ``start`` may raise ``ListenError``; then nothing has changed."""
+    """One reload. ``start`` may raise ``PreforkError`` or ``OSError``; then nothing has changed."""
 
     def __init__(self, estate: Estate, config: Config, generation: int, tools: Tools) -> None:
         self.config = config
@@ -70,12 +70,16 @@ class Reload:
         self._estate.listeners += self._opened
         names = {pool.name for pool in self.config.pools}
         self._before_gate, self._before_commit = set(names), set(names)
-        for config in self.config.pools:
-            listeners = self._estate.listeners_of(config)
-            old = self._estate.pools.get(config.name)
-            pool = self._tools.add_generation(config, self.generation, listeners, old)
-            if old is None:
-                self.new_pools[config.name] = pool
+        try:
+            for config in self.config.pools:
+                listeners = self._estate.listeners_of(config)
+                old = self._estate.pools.get(config.name)
+                pool = self._tools.add_generation(config, self.generation, listeners, old)
+                if old is None:
+                    self.new_pools[config.name] = pool
+        except BaseException:
+            self.roll_back()
+            raise
 
     def gate_reached(self, pool: Pool) -> None:
         """The pool has its first batch: once all have, old workers may go."""

@@ -112,6 +112,7 @@ class SlotTable:
         self.plan, self._previous = self._previous, None
         self.wanted = self._wanted_before
         self._gate_open = True
+        self._backoffs.clear()  # the failures were the new code's
         return self._settle(now)
 
     def scale(self, wanted: int, now: float) -> list[Action]:

@@ -55,6 +55,8 @@ class Supervisor:
         self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
+        self._fixed = {key: getattr(loaded.config, key) for key in ("name", "pidfile", "log")}
+        """What holds until a restart, whatever reloads say."""
         self._last_generation = 1
         self._reload: Reload | None = None
         self._reload_again = False
@@ -88,7 +90,7 @@ class Supervisor:
             while not self._is_over():
                 self._turn()
         finally:
-            for listener in self._estate.listeners:
+            for listener in [*self._estate.listeners, *self._estate.closing]:
                 listener.close(unlink=True)
             if pidfile:
                 remove_pidfile(pidfile)
@@ -232,6 +234,7 @@ class Supervisor:
         where = ", ".join(listener.address for listener in self._estate.listeners)
         self._log.info("serving", f"serving on {where}", generation=self._estate.generation)
         self._notifier.ready(f"serving on {where}")
+        self._do_queued_reload()
 
     # Reload
 
@@ -254,7 +257,7 @@ class Supervisor:
             self._complain_of_fixed_keys(config)
             self._reload = reload
             reload.start()
-        except PreforkError as error:
+        except (PreforkError, OSError) as error:  # OSError: no more descriptors, processes or memory
             self._end_reload(str(error))
             self._log.error(
                 "reload-failed",
@@ -264,9 +267,8 @@ class Supervisor:
 
     def _complain_of_fixed_keys(self, new: Config) -> None:
         """Say which changed keys a reload cannot apply."""
-        old = self._estate.config
-        for key in ("name", "pidfile", "log"):
-            if getattr(old, key) != getattr(new, key):
+        for key, value in self._fixed.items():
+            if value != getattr(new, key):
                 self._log.warning(
                     "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
                 )
@@ -303,6 +305,9 @@ class Supervisor:
             return
         self._state = ServerState.SERVING
         self._notifier.ready(f"the reload failed: {failure}" if failure else "serving")
+        self._do_queued_reload()
+
+    def _do_queued_reload(self) -> None:
         if self._reload_again:
             self._reload_again = False
             self._loop.call_later(0, self.reload)
@@ -312,9 +317,10 @@ class Supervisor:
         return open_all(listens, self._activation, siblings, self._log)
 
     def retire_pool(self, pool: Pool, reason: str) -> None:
-        """Have all workers of a pool drain and go."""
+        """Have all workers of a pool take what waits in its listeners, drain and go."""
         self._estate.leaving.append(pool)
         pool.stop(monotonic() + pool.current.config.timeouts.graceful, reason)
+        self._loop.call_later(HANDSHAKES_S, lambda: pool.broadcast("close-listeners"))
 
     def quiesce(self, listeners: Sequence[Listener]) -> None:
         """Make the kernel refuse new connections."""
@@ -329,7 +335,9 @@ class Supervisor:
                 pool.broadcast("close-listeners")
             for listener in listeners:
                 listener.close(unlink=True)
+                self._estate.closing.remove(listener)
 
+        self._estate.closing += listeners
         self._loop.call_later(HANDSHAKES_S, close)
 
     # Stop
