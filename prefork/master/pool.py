@@ -190,10 +190,10 @@ class Pool:
         if generation > self.table.plan.generation or self.table.is_on_trial(generation):
             self._watcher.generation_failed(self, generation, reason, details)
             return
-        message, traceback = told(f"{self.name} gen {generation}: its workers serve on, but {reason}", details)
-        self._log.error(
-            "mold-failed", message, pool=self.name, generation=generation, traceback=traceback
+        message, traceback = told(
+            f"{self.name} gen {generation}: its workers serve on, but {reason}", details
         )
+        self._log.error("mold-failed", message, pool=self.name, generation=generation, traceback=traceback)
         self._molds[generation].retry()
 
     # Deaths
