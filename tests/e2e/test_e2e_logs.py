@@ -10,7 +10,6 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -240,14 +239,14 @@ def test_usr1_moves_all_processes_to_new_files(server: Server) -> None:
     wait_for(server.log_path.exists, "the new file")
     server.wait_for_log("reopened 2 log files")
 
-    def meet() -> None:
-        with socket.create_connection(("127.0.0.1", port)) as sock:
-            assert exchange(sock, GET % b"/meet").endswith(b"hello")
-
     workers = server.workers()
-    with ThreadPoolExecutor() as pool:
-        for future in [pool.submit(meet) for _ in range(2)]:
-            future.result(PATIENCE_S)
+    address = ("127.0.0.1", port)
+    with socket.create_connection(address) as first:
+        first.sendall(GET % b"/meet")
+        wait_for(lambda: list(server.folder.glob("here.*")), "the first worker")
+        with socket.create_connection(address) as second:
+            assert exchange(second, GET % b"/meet").endswith(b"hello")
+        assert exchange(first, b"").endswith(b"hello")
     assert len(access_lines(server, 2)) == 2
     old = {name: (server.folder / f"{name}.1").read_bytes() for name in ("server.log", "access.log")}
     assert old["access.log"].count(b"\n") == 1
