@@ -27,8 +27,9 @@ def app(environ, start_response):
     return [b"hello"]
 """
 
-AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-"""A prefix with which root starts a command as a user without rights."""
+_UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG")
+AS_NOBODY = (*_UNMEASURED, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+"""A prefix with which root starts a command as a user without rights, who cannot write a measurement either."""
 
 T = TypeVar("T")
 
@@ -224,6 +225,7 @@ class Server:
         return [pid for pid in self.family() if re.search(pattern, title(pid))]
 
     def workers(self, pattern: str = "") -> list[int]:
+        """Return the workers; a ready one may not be among them yet, while its intermediate is its parent."""
         return self.titled(rf"^prefork: worker .*{pattern}")
 
     def molds(self, pattern: str = "") -> list[int]:

@@ -41,7 +41,7 @@ def test_the_mold_imports_once_and_workers_are_forked_from_it(server: Server, pr
     [mold] = server.molds()
     importer, worker = who(server)
     assert importer == mold
-    assert worker in server.workers()
+    assert worker in server.wait_for_workers(2)
     assert "preload-" not in server.log
     assert server.stop() == 0
 
@@ -135,7 +135,7 @@ def app(environ, start_response):
     journal = server.folder / "journal"
     status, inode = server.get()
     assert (status, inode) == (200, str(journal.stat().st_ino))
-    assert int(journal.read_text()) in server.workers()
+    assert int(journal.read_text()) in server.wait_for_workers(2)
 
 
 def test_the_mold_is_frozen_and_workers_collect(server: Server) -> None:

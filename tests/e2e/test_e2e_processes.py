@@ -48,17 +48,22 @@ def pipe_ends(pid: int, mode: int) -> set[str]:
     return found
 
 
+def wait_for_generation(server: Server, generation: int) -> None:
+    """Wait until the children are one mold and two workers of a generation, and nobody else."""
+    expected = [
+        f"prefork: mold shop gen {generation}",
+        f"prefork: worker shop.0 gen {generation}",
+        f"prefork: worker shop.1 gen {generation}",
+    ]
+    wait_for(lambda: sorted(map(title, server.family())) == expected, f"generation {generation} alone")
+
+
 def test_titles(server: Server) -> None:
     server.serve(CONFIG)
-    server.reload()
-    server.wait_for_workers(2)
-    wait_for(lambda: len(server.family()) == 3, "the end of the old generation")
     assert title(server.pid) == "prefork: master shop (app.yaml)"
-    assert sorted(map(title, server.family())) == [
-        "prefork: mold shop gen 2",
-        "prefork: worker shop.0 gen 2",
-        "prefork: worker shop.1 gen 2",
-    ]
+    wait_for_generation(server, 1)
+    server.reload()
+    wait_for_generation(server, 2)
 
 
 @pytest.mark.parametrize("preload", ["auto", "false"])
@@ -66,13 +71,14 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
     """Also a child of a master that has seen more: a reload, and deaths of a worker and a mold."""
     server.serve(CONFIG + f"preload: {preload}\nlog: {{access: stdout}}")
     server.reload()
-    wait_for(lambda: len(server.family()) == 3, "the end of the old generation")
+    wait_for_generation(server, 2)
     [mold], [worker, _] = server.molds(), server.workers()
     for victim, reborn in ((mold, r"mold gen 2: (loaded|ready)"), (worker, r"gen 2 pid \d+: ready")):
         mark = server.mark()
         os.kill(victim, signal.SIGKILL)
         server.wait_for_log(reborn, mark)
-    [mold], workers = server.molds(), server.wait_for_workers(2)
+        wait_for_generation(server, 2)
+    [mold], workers = server.molds(), server.workers()
 
     # heritage: logs, lifeline, doorbell, channel, listener
     heritage = Counter({"server.log": 2, "pipe": 1, "anon_inode:[eventfd]": 1, "socket": 2})
@@ -96,7 +102,7 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
 def test_nobody_has_threads(server: Server) -> None:
     server.serve(CONFIG)
     server.get()
-    for pid in (server.pid, *server.molds(), *server.workers()):
+    for pid in (server.pid, *server.molds(), *server.wait_for_workers(2)):
         assert len(os.listdir(f"/proc/{pid}/task")) == 1, title(pid)
 
 
@@ -104,7 +110,7 @@ def test_threads_of_the_application_are_only_in_workers(server: Server) -> None:
     server.serve(CONFIG + "threads: 3\n")
     server.get()
     assert [len(os.listdir(f"/proc/{pid}/task")) for pid in (server.pid, *server.molds())] == [1, 1]
-    assert sum(len(os.listdir(f"/proc/{pid}/task")) for pid in server.workers()) > 2
+    assert sum(len(os.listdir(f"/proc/{pid}/task")) for pid in server.wait_for_workers(2)) > 2
 
 
 def sleeps(pids: Iterable[int], for_s: float = 0.5) -> bool:
@@ -121,15 +127,14 @@ def test_an_idle_server_sleeps(server: Server) -> None:
     server.serve(CONFIG + "timeouts: {slow: 200ms}")
     for _ in range(4):
         assert server.get() == (200, "hello")
-    processes = [server.pid, *server.molds(), *server.workers()]
-    assert len(processes) == 4
+    processes = [server.pid, *server.molds(), *server.wait_for_workers(2)]
     wait_for(lambda: sleeps(processes), "the server to fall asleep")
     assert sleeps(processes, 10.0)
 
 
 def test_a_parked_connection_costs_one_wake_at_its_deadline(server: Server) -> None:
     server.serve(CONFIG.replace("workers: 2", "workers: 1") + "timeouts: {keep_alive: 4s, slow: 200ms}")
-    [worker], others = server.workers(), [server.pid, *server.molds()]
+    [worker], others = server.wait_for_workers(1), [server.pid, *server.molds()]
     connection = server.connect()
     connection.request("GET", "/")
     assert connection.getresponse().read() == b"hello"
