@@ -24,10 +24,19 @@ _WHY = {
     "boot-failed": "it could not get ready",
     "not-started": "the server could not start",
 }
-EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop"})
-"""Reasons that need no attention when the worker also exits with status 0."""
-GIVEN_UP = frozenset({"retired", "rolled-back", "not-started"})
-"""Reasons for which the master kills a worker that does not serve yet: nothing is lost, and nothing wrong."""
+EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop", "rolled-back", "not-started"})
+"""Reasons that need no attention if the worker also exits with status 0, or if nobody waited for that."""
+
+
+def write_obituary_of_unborn(log: Log, worker: Worker) -> None:
+    """Log that a worker died, or was never forked, before it said hello: its pid is not known."""
+    if worker.reason not in EXPECTED:
+        log.error(
+            "worker-gone",
+            "gone: it said no hello, not expected: it could not be forked, or died at once",
+            reason=worker.reason,
+            expected=False,
+        )
 
 
 def write_obituary(
@@ -35,8 +44,8 @@ def write_obituary(
 ) -> None:
     """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error."""
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
-    never_served = worker.ready_at is None and reason in GIVEN_UP
-    expected = never_served or (reason in EXPECTED | GIVEN_UP and exit.exit_status == 0)
+    may_be_killed = worker.ready_at is None or reason == "quick-stop"
+    expected = reason in EXPECTED and (exit.exit_status == 0 or may_be_killed)
     why = _WHY.get(reason, "")
     if oom_killed:
         why = "killed by the kernel for lack of memory (OOM)"

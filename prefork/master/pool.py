@@ -20,7 +20,7 @@ from prefork.master.failure import told
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper
-from prefork.master.obituary import GIVEN_UP, write_obituary
+from prefork.master.obituary import EXPECTED, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
 from prefork.master.worker_states import Reaction, State
@@ -289,12 +289,13 @@ class Pool:
                 _send(link, "drain", reason=worker.reason, empty_listeners=self._empty_listeners)
             case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
                 number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
-                if worker.reason not in GIVEN_UP:
+                if worker.ready_at is not None or worker.reason not in EXPECTED:
                     self.log_of(worker).warning(
                         "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
                     )
                 link.process.signal(number)
             case Reaction.FORGET if link is not None:
+                write_obituary_of_unborn(self.log_of(worker), worker)
                 del self._links[worker.id]
                 self._close(link)
 
@@ -331,8 +332,8 @@ class Pool:
                         "worker-ready", f"ready after {took_s:.2f} s", took_s=round(took_s, 3)
                     )
                 self._carry_out(self.table.ready(worker, now))
-            case "failed":
-                link.failure = str(message.fields.get("text", ""))
+            case "failed" if worker.state is State.BOOTING and not link.failure:
+                link.failure = str(message.fields.get("text")) or "it did not say why"
                 worker.reason = worker.reason or "boot-failed"
                 if not self.table.is_on_trial(worker.generation):
                     why, traceback = told("it cannot get ready", link.failure)

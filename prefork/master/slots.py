@@ -127,6 +127,7 @@ class SlotTable:
         for worker in self.workers.values():
             actions += self._happens(worker, Event.RETIRE, now, reason)
             if worker.state is State.DRAINING:
+                worker.reason = reason  # also if it was leaving for another
                 worker.deadline = min(worker.deadline or deadline, deadline)
         return actions
 
@@ -281,6 +282,8 @@ class SlotTable:
         worker.state, reaction = transition(before, event)
         if worker.state is before and reaction is Reaction.NONE:
             return []
+        if reason == "drain-timeout" and worker.reason != "quick-stop":
+            worker.reason = reason
         worker.reason = worker.reason or reason
         worker.deadline = self._deadline_of(worker, now)
         return [] if reaction is Reaction.NONE else [React(worker, reaction)]
