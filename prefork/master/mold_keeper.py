@@ -57,6 +57,8 @@ class MoldKeeper:
         self._boot_s = boot_s
         self._process: MoldProcess | None = None
         self._backoff = BackOff()
+        self._ready_at: float | None = None
+        """When the last process got ready; None if it did not."""
         self._timer: Timer | None = None
         self._dismissed = False
         self._failed = False
@@ -71,6 +73,7 @@ class MoldKeeper:
             self._timer = self._loop.call_later(0.1, self.start)
             return
         self._failed = False
+        self._ready_at = None
         try:
             self._process = MoldProcess(
                 self._loop,
@@ -111,7 +114,9 @@ class MoldKeeper:
 
     def retry(self) -> None:
         """Load the application again from disk, after a while."""
-        delay_s = self._backoff.failed(monotonic(), 0.0, random.random())
+        now = monotonic()
+        lived_s = now - self._ready_at if self._ready_at is not None else 0.0
+        delay_s = self._backoff.failed(now, lived_s, random.random())
         self._log.info(
             "mold-respawn",
             f"loads the application again from disk in {delay_s:.1f} s",
@@ -131,10 +136,8 @@ class MoldKeeper:
         if process.state is MoldState.UNSUITABLE:
             self.start()
             return
-        if process.was_ready and monotonic() - process.started_at > self._boot_s:
-            self._backoff = BackOff()
         when = "" if process.was_ready else " while it loaded the application"
-        self._owner.mold_failed(self._generation, f"the mold died{when}: {exit}", "")
+        self._owner.mold_failed(self._generation, f"the mold died{when}: {exit} (pid {exit.pid})", "")
 
     def _said(self, process: MoldProcess, message: Message) -> None:
         if process is not self._process or process.state is not MoldState.LOADING:
@@ -142,7 +145,8 @@ class MoldKeeper:
         match message.kind:
             case "ready":
                 process.became_ready()
-                took_s = monotonic() - process.started_at
+                self._ready_at = monotonic()
+                took_s = self._ready_at - process.started_at
                 what = "loaded the application" if message.fields.get("preload") else "ready to fork"
                 self._log.info(
                     "mold-ready", f"{what} in {took_s:.2f} s", pid=process.pid, took_s=round(took_s, 3)
