@@ -6,12 +6,16 @@ Runs in the mold and in workers.
 from __future__ import annotations
 
 import faulthandler
+import os
+import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
+from prefork.errors import ExitStatus
 from prefork.heritage import Heritage
-from prefork.process import set_title
+from prefork.process import set_title, signal_when_parent_ends
 
 # Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
 # They get a handler that does nothing and are not ignored: what is ignored stays so in the programs that
@@ -52,3 +56,27 @@ def on_term(callback: Callable[[], None]) -> None:
         callback()
 
     signal.signal(signal.SIGTERM, handle)
+
+
+@contextmanager
+def tied_to_master(lifeline: int) -> Iterator[None]:
+    """End this process if the master dies while the block runs, which cannot look at the lifeline itself.
+
+    The kernel sends SIGHUP when the parent ends. That may be the intermediate of the fork, and a hangup may
+    come from a terminal, so the lifeline decides.
+    """
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+
+    def end_without_master(number: int, frame: FrameType | None) -> None:
+        if poll.poll(0):
+            os._exit(ExitStatus.OK)
+
+    signal.signal(signal.SIGHUP, end_without_master)
+    signal_when_parent_ends(signal.SIGHUP)
+    end_without_master(signal.SIGHUP, None)  # it may have died before
+    try:
+        yield
+    finally:
+        signal_when_parent_ends(0)
+        signal.signal(signal.SIGHUP, _nothing)

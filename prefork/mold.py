@@ -86,6 +86,8 @@ class Mold:
         try:
             if not self._become_ready(preload):
                 return ExitStatus.OK
+        except ChannelClosed:
+            return ExitStatus.OK  # nobody waits for this mold any more
         except PreforkError as error:
             return self._fail(str(error))
         except Exception:
@@ -112,9 +114,10 @@ class Mold:
         if not preload:
             self._channel.send("ready", preload=False, took_s=monotonic() - began)
             return True
-        self._loaded = load(self._pool)
-        argument = MoldLoaded(self._pool.name, self._heritage.generation, self._loaded.app)
-        self._loaded.hooks.run("mold_loaded", argument, self._log)
+        with child.tied_to_master(self._heritage.lifeline):
+            self._loaded = load(self._pool)
+            argument = MoldLoaded(self._pool.name, self._heritage.generation, self._loaded.app)
+            self._loaded.hooks.run("mold_loaded", argument, self._log)
         left = leftovers(self._heritage.descriptors())
         if left:
             names: dict[str, Any] = {"threads": left.threads, "sockets": left.sockets}

@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from setproctitle import setproctitle
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -29,8 +30,20 @@ def become_subreaper() -> None:
 
     Not inherited by fork, kept across exec. Raises ``OSError``.
     """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def signal_when_parent_ends(number: int) -> None:
+    """Be sent a signal when the parent ends, and when the next parent does; 0 for none.
+
+    See ``PR_SET_PDEATHSIG`` in prctl(2). Not inherited by fork, cleared by a change of user. Raises ``OSError``.
+    """
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _prctl(option: int, argument: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

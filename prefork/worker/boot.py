@@ -42,13 +42,14 @@ def main(birth: Birth) -> int:
     try:
         channel.send("hello", protocol=PROTOCOL)
         cell.claim(pid)
-        orders = Orders(channel, heritage.lifeline, logs, cell)
+        orders = Orders(channel, heritage, logs, cell)
         random.seed()  # not the mold's sequence in each worker
         gc.enable()
         try:
-            loaded = birth.loaded or load(pool)
-            argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
-            loaded.hooks.run("after_fork", argument, log)
+            with child.tied_to_master(heritage.lifeline):
+                loaded = birth.loaded or load(pool)
+                argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
+                loaded.hooks.run("after_fork", argument, log)
             server = make_server(loaded.app, pool, heritage, log, logs, cell)
         except PreforkError as error:
             return _fail(channel, str(error))
