@@ -23,6 +23,8 @@ class InheritedListener:
 
     fd: int
     address: str
+    ours: bool = True
+    """No: who started the master opened it, and lets connections wait in it for the next one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ class Generation:
             doorbell=doorbell,
             channel=channel,
             listeners=tuple(
-                InheritedListener(listener.fileno(), listener.address) for listener in self.listeners
+                InheritedListener(listener.fileno(), listener.address, ours=not listener.inherited)
+                for listener in self.listeners
             ),
             logs=logs,
         )

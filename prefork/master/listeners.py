@@ -20,6 +20,7 @@ from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
 from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
+from prefork.quiesce import quiesce
 
 if TYPE_CHECKING:
     from prefork.log import Log
@@ -64,6 +65,13 @@ class Listener:
             self.backlog = listen.backlog
         if self.file and self.file.is_ours():
             change_mode(self.file.path, mode=listen.mode, owner=listen.owner, group=listen.group)
+
+    def quiesce(self) -> str | None:
+        """Make the kernel refuse new connections; return None, or why it could not (a line for the log).
+
+        An inherited listener is left alone: its owner goes on queueing for our successor.
+        """
+        return None if self.inherited else quiesce(self.sock, self.address)
 
     def close(self, *, unlink: bool) -> None:
         """Close this process's descriptor; with ``unlink`` first remove the file, if it is still ours."""

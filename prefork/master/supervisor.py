@@ -26,11 +26,11 @@ from prefork.master.notify import take_notifier
 from prefork.master.nursery import MoldMain, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
-from prefork.master.quiesce import HANDSHAKES_S, quiesce
 from prefork.master.reload import Reload
 from prefork.master.request_watch import RequestWatch
 from prefork.master.signals import SignalPipe
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
+from prefork.quiesce import HANDSHAKES_S
 
 QUICK_STOP_S = 2.0
 """How long workers may take in a quick stop to end what they run."""
@@ -324,7 +324,7 @@ class Supervisor:
 
     def quiesce(self, listeners: Sequence[Listener]) -> None:
         """Make the kernel refuse new connections."""
-        for problem in filter(None, map(quiesce, listeners)):
+        for problem in filter(None, (listener.quiesce() for listener in listeners)):
             self._log.warning("quiesce-failed", problem)
 
     def empty_and_close(self, listeners: Sequence[Listener]) -> None:

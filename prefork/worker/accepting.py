@@ -12,9 +12,10 @@ import errno
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from prefork.quiesce import quiesce
 from prefork.worker.loop import Loop
 
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -97,6 +98,14 @@ class Acceptor:
             while self.take(listener):
                 pass
 
+    def refuse(self, ours: Collection[int]) -> None:
+        """Have the kernel refuse new connections to the listeners of these descriptors; close the others."""
+        for listener in list(self._listeners):
+            if listener.fileno() not in ours:
+                self._forget(listener)
+            elif problem := quiesce(listener, str(listener.getsockname())):
+                self._log.error("quiesce-failed", problem)
+
     def close(self) -> None:
         """Leave the listeners to the other workers."""
         if not self.reasons:
@@ -118,7 +127,7 @@ class Acceptor:
             self.take(listener)
 
     def _forget(self, listener: socket.socket) -> None:
-        """Drop a listener that was shut down and is empty, or the epoll would report it for ever."""
+        """Close one listener. One that was shut down and is empty would be reported for ever."""
         self._listeners.remove(listener)
         if self.listening.pop(listener.fileno(), None) is not None:
             self._loop.epoll.unregister(listener)

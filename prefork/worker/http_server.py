@@ -148,12 +148,6 @@ class HTTPServer(Server):
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
 
-    def master_gone(self) -> None:
-        super().master_gone()
-        for connection in list(self.keep_alive.entries):
-            self.keep_alive.stop(connection, None)
-            connection.expire_idle()
-
     def server_close(self) -> None:
         for connection in list(self._connections.values()):
             # A running one belongs to its thread, and goes with the process.

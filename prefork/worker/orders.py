@@ -9,17 +9,23 @@ import os
 
 from prefork import child
 from prefork.channel import Channel, ChannelClosed, Message
+from prefork.heritage import Heritage
 from prefork.log import Logs
 from prefork.scoreboard import DRAINING, Cell
+from prefork.worker.deadlines import Deadlines
 from prefork.worker.server import Server
+
+LIFELINE_S = 0.1
+"""A master that dies closes our channel, too: until then the lifeline tells which of the two has happened."""
 
 
 class Orders:
     """The worker's ends of channel and lifeline, and an eventfd for SIGTERM."""
 
-    def __init__(self, channel: Channel, lifeline: int, logs: Logs, cell: Cell) -> None:
+    def __init__(self, channel: Channel, heritage: Heritage, logs: Logs, cell: Cell) -> None:
         self._channel = channel
-        self._lifeline = lifeline
+        self._lifeline = heritage.lifeline
+        self._our_listeners = {listener.fd for listener in heritage.listeners if listener.ours}
         self._logs = logs
         self._cell = cell
         self._term = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -32,6 +38,7 @@ class Orders:
     def attach(self, server: Server) -> None:
         """Have the server's loop watch for orders."""
         self._server = server
+        self._given_up: Deadlines[None] = server.loop.deadlines(LIFELINE_S, self._leave)
         server.watch(self._channel.fileno(), self._read)
         server.watch(self._lifeline, self._master_gone)
         server.watch(self._term, self._terminated)
@@ -41,10 +48,8 @@ class Orders:
             while (message := self._channel.receive()) is not None:
                 self._obey(message)
         except ChannelClosed:
-            # The lifeline tells whether the master is dead. If it lives it has given this worker up.
             self._server.unwatch(self._channel.fileno())
-            self.reason = "given-up"
-            self._server.master_gone()
+            self._given_up.start(None)
 
     def _obey(self, order: Message) -> None:
         match order.kind:
@@ -64,7 +69,13 @@ class Orders:
 
     def _master_gone(self) -> None:
         self._server.unwatch(self._lifeline)
+        self._given_up.stop(None, None)
         self.reason = "master-gone"
+        self._server.master_gone(self._our_listeners)
+
+    def _leave(self, _: None) -> None:
+        """The channel has closed and the master lives: it has given this worker up."""
+        self.reason = "given-up"
         self._server.master_gone()
 
     def _terminated(self) -> None:

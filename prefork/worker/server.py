@@ -11,7 +11,7 @@ call                      new connections     what is open
 ``drain()``               left to siblings    finished, then ``serve_forever`` returns
 ``drain(final=True)``     still accepted      served, announcing that it will close
 ``close_listeners()``     the rest is taken   as after ``drain()``
-``master_gone()``         left to siblings    what was received is finished, within 2 s
+``master_gone(ours)``     refused             what was received is finished, within 2 s
 ``quit()``                left alone          dropped
 ========================  ==================  =================================================
 """
@@ -21,10 +21,12 @@ from __future__ import annotations
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from prefork.quiesce import HANDSHAKES_S
 from prefork.worker.accepting import Acceptor
+from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ThreadCell
 from prefork.worker.loop import Loop
 from prefork.worker.threads import ApplicationThreads, BindableCell
@@ -87,7 +89,10 @@ class Server:
             )
         self._ending = False
         self._stopped = False
-        self._last_chance = self.loop.deadlines(MASTER_GONE_S, self._leave)
+        self._handshakes: Deadlines[None] = self.loop.deadlines(
+            HANDSHAKES_S, lambda _: self.close_listeners()
+        )
+        self._last_chance: Deadlines[None] = self.loop.deadlines(MASTER_GONE_S, self._leave)
 
     # The names of socketserver. Override process_request, and the others as needed.
 
@@ -170,9 +175,15 @@ class Server:
         self._acceptor.take_rest()
         self.drain()
 
-    def master_gone(self) -> None:
-        """Finish what was received, without a master to replace us: leave soon."""
-        self.drain()
+    def master_gone(self, ours: Collection[int] = ()) -> None:
+        """Finish what was received, without a master to replace us: leave soon.
+
+        ``ours``: descriptors of the listeners that nobody else will serve. They refuse new connections from
+        now on, and those that wait in them are taken.
+        """
+        self._acceptor.refuse(ours)
+        self.drain(final=True)
+        self._handshakes.start(None)
         self._last_chance.start(None)
 
     def quit(self) -> None:

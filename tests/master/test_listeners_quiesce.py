@@ -13,7 +13,6 @@ import pytest
 from prefork.config import Listen
 from prefork.master.activation import Activation
 from prefork.master.listeners import Listener, open_listeners
-from prefork.master.quiesce import quiesce
 
 CLIENTS = 24
 BOUND_S = 30.0
@@ -77,7 +76,7 @@ def test_none_of_24_connecting_clients_is_lost(tmp_path: Path, kind: str) -> Non
     try:
         while clients.answered < 500 and time.monotonic() < bound:
             serve_one(listener)
-        assert quiesce(listener) is None
+        assert listener.quiesce() is None
         # Every client ends with a refused connect; what was connected before is served until then.
         while clients.running() and time.monotonic() < bound:
             serve_one(listener)
@@ -94,7 +93,7 @@ def test_an_inherited_listener_goes_on_for_its_owner() -> None:
     with socket.create_server(("127.0.0.1", 0)) as owner:
         activation = Activation({"web": (owner.fileno(),)})
         (listener,) = open_listeners(Listen(address="systemd:web"), activation)
-        assert quiesce(listener) is None
+        assert listener.quiesce() is None
         listener.close(unlink=True)
         socket.create_connection(owner.getsockname(), timeout=BOUND_S).close()
 
@@ -102,4 +101,4 @@ def test_an_inherited_listener_goes_on_for_its_owner() -> None:
 def test_a_system_that_cannot_refuse_is_told() -> None:
     (listener,) = open_listeners(Listen(address="127.0.0.1:0"), Activation())
     listener.close(unlink=True)  # any error of setsockopt will do
-    assert "may be reset" in (quiesce(listener) or "")
+    assert "may be reset" in (listener.quiesce() or "")
