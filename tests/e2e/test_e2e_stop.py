@@ -1,0 +1,258 @@
+"""A stop loses nothing, ends in time, and listens to nobody but the master's signals."""
+
+import os
+import re
+import signal
+import socket
+import time
+
+import pytest
+from clients import GATE, Crowd, hold, release
+from harness import Server, is_alive, stat_fields, wait_for
+
+CONFIG = """
+app: myapp:app
+listen: 127.0.0.1:0
+workers: 2
+"""
+SLOW = """
+import time
+
+def app(environ, start_response):
+    time.sleep(0.05)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+HANGS_ON_IMPORT = """
+import time
+open("importing", "w").close()
+time.sleep(600)
+"""
+
+
+def nobody_left(server: Server, family: list[int]) -> None:
+    wait_for(lambda: not any(is_alive(pid) for pid in family), f"the end of {family}")
+
+
+# Graceful
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("keep", [False, True], ids=["new connections", "kept connections"])
+def test_no_request_is_lost_by_a_stop_under_load(server: Server, kind: str, keep: bool) -> None:
+    path = str(server.folder / "web.sock")
+    server.serve(CONFIG if kind == "tcp" else CONFIG.replace("127.0.0.1:0", f"unix:{path}"), SLOW)
+    family = server.family()
+    crowd = Crowd(("127.0.0.1", server.port) if kind == "tcp" else path, 32, keep)
+    crowd.wait_until_served(40)
+    server.send_signal(signal.SIGTERM if keep else signal.SIGQUIT)
+    outcomes = crowd.wait()
+    assert set(outcomes) == {"200", "refused"}
+    assert outcomes["refused"] == 32
+    assert server.wait() == 0
+    nobody_left(server, family)
+    assert not os.path.exists(path)
+
+
+def test_repeated_terms_change_nothing(server: Server) -> None:
+    server.serve(CONFIG, GATE)
+    pending, pid = hold(server)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        mark = server.mark()
+        server.send_signal(number)
+        if number == signal.SIGHUP:
+            server.wait_for_log("no reload: the server stops", mark)
+    server.wait_for_log("stopping gracefully")
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    assert server.wait() == 0
+    assert server.log.count("stopping gracefully") == 1
+
+
+def test_it_serves_on_for_the_shutdown_delay_unless_told_to_hurry(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {shutdown_delay: 20s, graceful: 25s}\n")
+    server.wait_for_workers(2)
+    server.send_signal(signal.SIGTERM)
+    server.wait_for_log("stopping gracefully, serving on for 20 s")
+    assert server.get() == (200, "hello")
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGKILL)  # it also heals
+    wait_for(lambda: len(set(server.workers()) - {victim}) == 2, "a new worker")
+    assert server.get() == (200, "hello")
+    assert server.stop(signal.SIGINT) == 0
+
+
+def test_the_shutdown_delay_ends_by_itself(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {shutdown_delay: 300ms, graceful: 25s}\n")
+    assert server.stop() == 0
+
+
+# Quick
+
+
+@pytest.mark.parametrize("first", [None, signal.SIGTERM], ids=["alone", "during a graceful stop"])
+def test_int_cuts_what_runs(server: Server, first: int | None) -> None:
+    server.serve(CONFIG, GATE)
+    pending, pid = hold(server)
+    if first:
+        server.send_signal(first)
+        wait_for(lambda: len(server.workers()) == 1, "the idle worker to leave")
+        assert is_alive(pid)
+    assert server.stop(signal.SIGINT) == 0
+    assert pending.outcome() == "cut"
+
+
+# While it boots or reloads
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_stop_while_it_boots(server: Server, number: int, preload: str) -> None:
+    server.configure(CONFIG + f"preload: {preload}\n", HANGS_ON_IMPORT)
+    server.start()
+    wait_for((server.folder / "importing").exists, "the import")
+    assert server.stop(number) == 0
+    assert "Traceback" not in server.log
+    assert "not expected" not in server.log
+
+
+def test_a_stop_during_a_reload(server: Server) -> None:
+    server.serve(CONFIG, GATE)
+    pending, pid = hold(server)
+    server.write("myapp.py", HANGS_ON_IMPORT)
+    server.send_signal(signal.SIGHUP)
+    wait_for((server.folder / "importing").exists, "the import")
+    family = server.family()
+    server.send_signal(signal.SIGTERM)
+    server.wait_for_log("stopping gracefully")
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    assert server.wait() == 0
+    nobody_left(server, family)
+    assert "Traceback" not in server.log
+
+
+# The ladder
+
+
+def test_a_request_that_outlasts_the_stop_is_ended_with_its_stack_in_the_log(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {graceful: 500ms}\n", GATE)
+    pending, pid = hold(server)
+    assert server.stop() == 0
+    assert pending.outcome() == "cut"
+    assert re.search(r'myapp\.py", line \d+ in app', server.log)
+    assert re.search(
+        rf"pid {pid}: gone: killed by SIGABRT .*, not expected: .*timeouts\.graceful", server.log
+    )
+
+
+def test_who_does_not_die_of_sigabrt_is_killed(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {graceful: 500ms}\n")
+    victim = server.wait_for_workers(2)[0]
+    os.kill(victim, signal.SIGSTOP)
+    assert server.stop() == 0
+    assert re.search(rf"pid {victim}: gone: killed by SIGKILL .*, not expected", server.log)
+
+
+# Signals to the whole process group, and suspended processes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_stop_of_the_whole_group_is_a_stop_of_the_master(server: Server, number: int) -> None:
+    server.serve(CONFIG, GATE)
+    family = server.family()
+    pending, pid = hold(server)
+    os.killpg(server.pid, number)
+    server.wait_for_log("stopping gracefully")
+    wait_for(lambda: len(server.workers()) == 1, "the idle worker to leave")
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    assert server.wait() == 0
+    nobody_left(server, family)
+    assert "not expected" not in server.log
+
+
+def test_an_interrupt_of_the_whole_group_is_one_of_the_master(server: Server) -> None:
+    server.serve(CONFIG)
+    family = server.family()
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait() == 0
+    nobody_left(server, family)
+    assert "not expected" not in server.log
+    assert "Traceback" not in server.log
+
+
+def test_a_hangup_of_the_whole_group_is_a_reload(server: Server) -> None:
+    server.serve(CONFIG + "reload: {batch: 100%}\n", GATE)
+    pending, pid = hold(server)
+    mark = server.mark()
+    os.killpg(server.pid, signal.SIGHUP)
+    server.wait_for_log("generation 2 serves", mark)
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    assert server.stop() == 0
+    assert "not expected" not in server.log
+
+
+def test_other_signals_to_the_whole_group_harm_nobody(server: Server) -> None:
+    server.serve(CONFIG)
+    workers = server.wait_for_workers(2)
+    for number in (signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2):
+        os.killpg(server.pid, number)
+    server.wait_for_log("SIGUSR2")
+    assert server.get() == (200, "hello")
+    assert server.workers() == workers
+    assert server.stop() == 0
+
+
+def test_a_worker_that_gets_term_is_replaced_before_it_goes(server: Server) -> None:
+    server.serve(CONFIG, GATE)
+    pending, pid = hold(server)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: len(set(server.workers()) - {pid}) >= 1 or None, "somebody")
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    wait_for(lambda: not is_alive(pid), "its end")
+    server.wait_for_log(rf"pid {pid}: gone: exit status 0 .*, expected: asked to be replaced by SIGTERM")
+    server.wait_for_workers(2)
+    assert server.stop() == 0
+
+
+def test_a_suspended_master_kills_nobody(server: Server) -> None:
+    server.serve(
+        CONFIG + "timeouts: {boot: 1s, slow: 500ms, request: 2s, graceful: 1s, keep_alive: 1s}\n", GATE
+    )
+    workers = server.wait_for_workers(2)
+    wait_for(lambda: server.log.count(": ready after") == 2, "both to be ready")
+    pending, pid = hold(server)
+    server.wait_for_log("is slow")
+    server.send_signal(signal.SIGSTOP)
+    woken_at = time.monotonic() + 4.5
+    wait_for(lambda: time.monotonic() > woken_at, "the suspension to outlast every timeout")
+    server.send_signal(signal.SIGCONT)
+    server.wait_for_log("the master did not run for")
+    release(server)
+    assert pending.outcome() == (200, str(pid))
+    assert server.workers() == workers
+    assert "gone" not in server.log
+    assert server.stop() == 0
+
+
+def test_a_suspended_worker_hinders_nobody(server: Server) -> None:
+    server.serve(CONFIG, GATE)
+    first, second = server.wait_for_workers(2)
+    os.kill(first, signal.SIGSTOP)
+    wait_for(lambda: (stat_fields(first) or "?")[0] == "T", "it to stop")
+    for _ in range(20):
+        assert server.get() == (200, str(second))
+    os.kill(first, signal.SIGCONT)
+    assert server.stop() == 0
+
+
+def test_the_port_is_free_when_it_has_stopped(server: Server) -> None:
+    server.serve(CONFIG)
+    port = server.port
+    assert server.stop() == 0
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
