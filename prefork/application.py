@@ -125,7 +125,8 @@ class Target:
                 found = getattr(found, name)
             except AttributeError:
                 owner = ".".join((self.module, *self.attributes[:index]))
-                near = did_you_mean(name, dir(found))
+                usual = [known for known in DEFAULT_ATTRIBUTES if callable(getattr(found, known, None))]
+                near = did_you_mean(name, dir(found)) or (f'; did you mean "{usual[0]}"?' if usual else "")
                 raise ApplicationError(
                     f'cannot load {self.spec}: {owner} has no attribute "{name}"{near}\n{_origin(module)}'
                 ) from None

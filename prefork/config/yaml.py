@@ -81,12 +81,13 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Unread
         return Unreadable(Place(source), f"not YAML: {error.problem}")
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
+    column = mark.column
     message = f"not YAML: {error.problem}"
     if error.context and error.context_mark and error.context_mark.line != mark.line:
         message += f" ({error.context} that begins in line {error.context_mark.line + 1})"
-    if "${" in line:
-        start = line.rfind("${", 0, mark.column + 1)
-        found = line[max(start, 0) :].partition("}")[0] + "}" if start >= 0 else "${…}"
+    start = line.rfind("${", 0, mark.column + 1)
+    if start >= 0 and not any(line.count(quote, 0, start) % 2 for quote in "\"'"):
+        column, found = start, line[start:].partition("}")[0] + "}"
         message = (
             f'expected a value, got an unquoted {found}, whose braces are YAML here; quote it: "{found}"'
         )
@@ -96,7 +97,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Unread
         message += "; indent with spaces, not tabs"
     elif line[mark.column : mark.column + 1] in ("%", "@", "`"):
         message += f"; quote a value that begins with {line[mark.column]}"
-    return Unreadable(Place(source, mark.line + 1, mark.column + 1), message)
+    return Unreadable(Place(source, mark.line + 1, column + 1), message)
 
 
 @dataclass(slots=True)

@@ -85,9 +85,9 @@ VALUES = {
     "user: ${A": "1:7: user: expected ${VAR}, ${VAR:-default}, ${VAR:?message} or ${file:/path}, "
     'got "${A"; $$ stands for a dollar sign',
     "user: ${file:/nope}": "1:7: user: ${file:/nope}: No such file or directory",
-    "timeouts: {boot: ${T:-60s}}": "1:19: expected a value, got an unquoted ${T:-60s}, whose braces are YAML "
+    "timeouts: {boot: ${T:-60s}}": "1:18: expected a value, got an unquoted ${T:-60s}, whose braces are YAML "
     'here; quote it: "${T:-60s}"',
-    "listen: [${A}]": "1:11: expected a value, got an unquoted ${A}, whose braces are YAML "
+    "listen: [${A}]": "1:10: expected a value, got an unquoted ${A}, whose braces are YAML "
     'here; quote it: "${A}"',
     # YAML
     "log:\n  level: info\n  level: debug": "3:3: log.level: expected each key once, got it again after line "
@@ -228,7 +228,9 @@ SYNTAX = {
     "log:\n\tlevel: info": "app.yaml:2:1: not YAML",
     "app: 'a:b\nthreads: 2\n": "app.yaml:3:1: not YAML",
     "app: a:b\n  threads: 3\n": "app.yaml:2:10: not YAML",
-    "name: ${A:-b: c}": "app.yaml:1:13: expected a value, got an unquoted ${A:-b: c}",
+    "name: ${A:-b: c}": "app.yaml:1:7: expected a value, got an unquoted ${A:-b: c}",
+    'env: {A: "${A}" B: 1}': "app.yaml:1:17: not YAML: ",
+    "log: {access_format: %h}": "app.yaml:1:22: not YAML: found character",
 }
 
 
