@@ -103,6 +103,7 @@ class SlotTable:
         """The new generation has taken over: the last old workers may go, and there is no way back."""
         self._previous = None
         self._established = True
+        self._gate_open = True  # it is still closed if the other pools were slower than this one
         return self._settle(now)
 
     def roll_back(self, now: float) -> list[Action]:

@@ -154,6 +154,14 @@ def test_reload_rolls_batch_by_batch(pool: Pool) -> None:
     assert len(pool.workers(State.READY)) == 4
 
 
+def test_commit_opens_the_gate(pool: Pool) -> None:
+    """Of several pools the fastest is complete before the gate is open."""
+    pool.do(pool.table.begin(plan(2, batch=4), pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.commit(pool.now))
+    assert len(pool.workers(State.DRAINING, 1)) == 4
+
+
 def test_reload_whose_worker_dies_in_boot_fails_and_rolls_back(pool: Pool) -> None:
     pool.do(pool.table.begin(plan(2), pool.now))
     pool.make_ready(2)
