@@ -92,6 +92,12 @@ class Acceptor:
             if not self.reasons:
                 self._register()
 
+    def take_despite(self, reason: str) -> None:
+        """Take one connection of each listener, if nothing but ``reason`` speaks against it."""
+        if self.reasons == {reason}:
+            for listener in list(self._listeners):
+                self.take(listener)
+
     def take_rest(self) -> None:
         """Take all that the kernel has accepted. The caller has seen to it that no more come."""
         for listener in list(self._listeners):

@@ -47,11 +47,14 @@ class ApplicationThreads(Generic[T]):
         self._queue: SimpleQueue[T] = SimpleQueue()
         self._submitted = 0
         """Submitted and not yet done; only the main thread counts."""
+        self._before_turn = 0
+        """While all threads are busy: so many items are done before new connections have their turn."""
 
     def submit(self, item: T) -> None:
         """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise."""
         self._submitted += 1
-        if self._submitted >= self._count:
+        if self._submitted == self._count:
+            self._before_turn = self._submitted
             # A connection taken now would wait for a thread; a sibling may be idle.
             self._acceptor.hold("threads")
         if self._idle_cells and self._submitted > self._count - len(self._idle_cells):
@@ -78,4 +81,11 @@ class ApplicationThreads(Generic[T]):
         self._submitted -= 1
         if self._submitted < self._count:
             self._acceptor.release("threads")
+        else:
+            # The requests of our own connections may keep all threads busy for ever. If a sibling were idle it
+            # would have taken what waits, so now and then one new connection is to queue up with them.
+            self._before_turn -= 1
+            if self._before_turn <= 0:
+                self._before_turn = self._submitted
+                self._acceptor.take_despite("threads")
         self._done(item)
