@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,13 +42,20 @@ class Client:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         if not isinstance(address, str):
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self.file = self.sock.makefile("rb")
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.file.close()
         self.sock.close()
 
@@ -95,6 +104,10 @@ class Client:
         except ConnectionResetError:
             return True
         return False
+
+    def has_ended(self) -> bool:
+        """Return whether the server has closed the idle connection."""
+        return bool(select.select([self.sock], [], [], 0)[0])
 
     def rest_until_cut(self) -> bytes:
         """Read to the end of the connection, be it a reset or not."""
@@ -169,10 +182,16 @@ class Gate:
         sock.close()
         return False
 
+    def release_all(self) -> None:
+        """Let all go on that wait now, at the end of a test, whatever its outcome."""
+        while not self.nobody():
+            pass
+        while self._open:
+            self._open.pop().close()
+
     def close(self) -> None:
+        self.release_all()
         self._listener.close()
-        for sock in self._open:
-            sock.close()
 
 
 @dataclass
@@ -216,6 +235,68 @@ def wire(folder: Path, config: str = "", app: str = "wire:app") -> Iterator[Wire
             yield Wire(server, gate, unix_path)
     finally:
         gate.close()
+
+
+class Load:
+    """Clients that ask one request after the other until they are told to stop, or cannot connect.
+
+    A request on an established connection that is not answered whole is in ``failures``. As a client should,
+    they look for the end of a kept connection before they use it again.
+    """
+
+    def __init__(self, address: Any, clients: int, target: str, *, keep_alive: bool) -> None:
+        self.failures: list[str] = []
+        self.answered = 0
+        self.refused = 0
+        self._address = address
+        self._target = target
+        self._fields = [] if keep_alive else ["Connection: close"]
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for all clients to stop."""
+        for thread in self._threads:
+            thread.join(2 * PATIENCE_S)
+            assert not thread.is_alive()
+
+    def wait_for(self, answered: int) -> None:
+        """Wait until so many more requests were answered."""
+        wanted = self.answered + answered
+        wait_for(lambda: self.answered >= wanted or self.failures, f"{answered} more answers")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                client = Client(self._address)
+            except OSError:
+                with self._lock:
+                    self.refused += 1
+                return
+            try:
+                with client:
+                    self._use(client)
+            except Exception as error:
+                self.failures.append(f"{error!r}")
+
+    def _use(self, client: Client) -> None:
+        while not self._stop.is_set():
+            answer = client.get(self._target, *self._fields)
+            assert answer.status == 200, answer
+            with self._lock:
+                self.answered += 1
+            if answer.headers.get("connection") == "close" or client.has_ended():
+                return
 
 
 def descriptors(pid: int) -> int:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -148,6 +149,12 @@ def wait(env: Environ, start_response: Any) -> Any:
     return echo(env, start_response)
 
 
+def nap(env: Environ, start_response: Any) -> Any:
+    """Sleep for so many milliseconds, as an application that asks a database does."""
+    time.sleep(int(env["QUERY_STRING"]) / 1000)
+    return echo(env, start_response)
+
+
 RAISED = {
     "error": LookupError("spam"),
     "exit": SystemExit(3),
@@ -185,7 +192,8 @@ def validated(env: Environ, start_response: Any) -> Any:
 PAGES: dict[str, Callable[[Environ, Any], Any]] = {
     page.__name__: page
     for page in (
-        environ, echo, read, write, stream, gated, exc_info_before, exc_info_after, file, errors, big, wait, fail,
+        environ, echo, read, write, stream, gated, exc_info_before, exc_info_after, file, errors, big, wait, nap,
+        fail,
         short, validated,
     )
 }  # fmt: skip
