@@ -51,7 +51,7 @@ class Supervisor:
     ) -> None:
         self._read_config = read_config
         self._logs = logs
-        self._log = logs.log.bind(f"master pid {os.getpid()}", pid=os.getpid())
+        self._log = logs.log
         self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
@@ -190,12 +190,14 @@ class Supervisor:
 
     def reopen_logs(self) -> None:
         """Open the log files again, here and in every child."""
-        fds = self._logs.reopen()
+        fds, failures = self._logs.reopen()
         if fds:
             for pool in self._pools():
                 pool.broadcast("reopen", fds)
                 pool.broadcast_to_molds("reopen", fds)
-        self._log.info("logs-reopened", f"reopened {len(fds)} log files")
+        for failure in failures:
+            self._log.error("log-reopen-failed", failure)
+        self._log.info("logs-reopened", f"reopened {len(fds) - len(failures)} log files")
 
     # Generations
 
