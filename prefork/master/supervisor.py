@@ -245,9 +245,11 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             self._log.info("reload-ignored", "no reload: the server stops")
             return
-        if self._state is not ServerState.SERVING:
+        if self._state is not ServerState.SERVING or self._estate.closing:
+            # It may want back a listener that is about to be closed.
             self._reload_again = True
-            self._log.info("reload-queued", f"the reload waits: the server is {self._state.value}")
+            state = "closing listeners" if self._state is ServerState.SERVING else self._state.value
+            self._log.info("reload-queued", f"the reload waits: the server is {state}")
             return
         self._state = ServerState.RELOADING
         self._last_generation += 1
@@ -310,7 +312,7 @@ class Supervisor:
         self._do_queued_reload()
 
     def _do_queued_reload(self) -> None:
-        if self._reload_again:
+        if self._reload_again and not self._estate.closing:
             self._reload_again = False
             self._loop.call_later(0, self.reload)
 
@@ -336,8 +338,11 @@ class Supervisor:
             for pool in self._pools():
                 pool.broadcast("close-listeners")
             for listener in listeners:
+                listener.free_address()
                 listener.close(unlink=True)
                 self._estate.closing.remove(listener)
+            if self._state is ServerState.SERVING:
+                self._do_queued_reload()
 
         self._estate.closing += listeners
         self._loop.call_later(HANDSHAKES_S, close)
