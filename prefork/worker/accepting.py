@@ -104,6 +104,10 @@ class Acceptor:
             while self.take(listener):
                 pass
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of the listeners that are open, and of connections not yet served."""
+        return [sock.fileno() for sock in (*self._listeners, *(taken for taken, *_ in self.taken))]
+
     def refuse(self, ours: Collection[int]) -> None:
         """Have the kernel refuse new connections to the listeners of these descriptors; close the others."""
         for listener in list(self._listeners):
