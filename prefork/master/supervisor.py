@@ -229,7 +229,7 @@ class Supervisor:
             message, traceback = told(what, details)
             self._log.error("boot-failed", message, generation=generation, traceback=traceback)
             self._status = ExitStatus.APPLICATION
-            self._end(monotonic() + QUICK_STOP_S, "not-started")
+            self._end(QUICK_STOP_S, "not-started")
 
     def _serve(self) -> None:
         self._state = ServerState.SERVING
@@ -354,17 +354,18 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             return
         timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        delay_s = max(t.shutdown_delay for t in timeouts)
-        deadline = monotonic() + max(t.graceful for t in timeouts)
+        served = self._state is not ServerState.BOOTING
+        delay_s = max(t.shutdown_delay for t in timeouts) if served else 0.0
+        rest_s = max(t.graceful for t in timeouts) - delay_s
         self._begin_stop(
             f"{why}: stopping gracefully" + (f", serving on for {delay_s:g} s" if delay_s else "")
         )
-        self._loop.call_later(delay_s, lambda: self._end(deadline, "stop"))
+        self._loop.call_later(delay_s, lambda: self._end(rest_s, "stop"))
 
     def quick_stop(self) -> None:
         """Stop now: end what runs, but wait for nothing else."""
         self._begin_stop("SIGINT: stopping at once")
-        self._end(monotonic() + QUICK_STOP_S, "quick-stop")
+        self._end(QUICK_STOP_S, "quick-stop")
         for pool in self._pools():
             pool.broadcast("quit")
 
@@ -378,12 +379,13 @@ class Supervisor:
             self._reload = None
         self._state = ServerState.STOPPING
 
-    def _end(self, deadline: float, reason: str) -> None:
-        """Have every worker take what waits in the listeners, drain, and leave until ``deadline``."""
+    def _end(self, within_s: float, reason: str) -> None:
+        """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
         self._state = ServerState.STOPPING
         if self._stop_deadline is None:
             self.quiesce(self._estate.listeners)
             self._loop.call_later(HANDSHAKES_S, self._close_listeners_of_workers)
+        deadline = monotonic() + within_s
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         for pool in self._pools():
             pool.stop(self._stop_deadline, reason)
