@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import GATE, Crowd, Pending, hold, release, zombies_of
-from harness import Server, is_alive, title, wait_for
+from harness import Server, is_alive, wait_for
 
 CONFIG = """
 app: myapp:app
