@@ -144,6 +144,15 @@ def test_no_request_can_forge_a_line(server: Server) -> None:
     assert re.search(r' "GET /" 400 \d+ "-" "-"$', refused)
 
 
+def test_what_is_printed_is_not_kept_back(server: Server) -> None:
+    app = "app: myapp:app\nlisten: 127.0.0.1:0\nworkers: 1"
+    server.serve(app, APP, env={"PYTHONUNBUFFERED": ""})
+    get(server, b"/print")
+    server.wait_for_log("printed in a request\nprinted in a thread\n")
+    assert server.stop() == 0
+    assert server.log.count("printed in import") == 1
+
+
 # The access log
 
 
