@@ -30,13 +30,19 @@ class Timer:
 
 
 class Loop:
-    """Calls back when a descriptor is readable and when a timer is due."""
+    """Calls back when a descriptor is readable and when a timer is due.
 
-    def __init__(self) -> None:
+    ``on_error`` is called in the handler of an exception that a callback lets out; the loop goes on.
+    """
+
+    def __init__(self, on_error: Callable[[], None]) -> None:
+        self._on_error = on_error
         self._epoll = select.epoll()
         self._readable: dict[int, Callable[[], None]] = {}
         self._timers: list[Timer] = []
         self._serial = 0
+        self._ran_until = monotonic()
+        """The last instant at which the master is known to have run."""
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back whenever ``fd`` is readable or at its end."""
@@ -58,25 +64,29 @@ class Loop:
     def run_once(self, deadline: float | None) -> float:
         """Wait for the first of: a descriptor, a timer, ``deadline``; call back.
 
-        Returns by how many seconds other deadlines should be moved: 0.0, or the length of the sleep if the
-        master was suspended during it.
+        Returns by how many seconds other deadlines should be moved: 0.0, or how long the master was suspended.
         """
-        deadline = self._nearest(deadline)
         began = monotonic()
-        wait_s = None if deadline is None else max(0.0, deadline - began)
-        events = self._epoll.poll(wait_s)
-        now = monotonic()
-        lost_s = 0.0
-        if deadline is not None and now - max(deadline, began) > SUSPENDED_S:
-            lost_s = now - began
-            for timer in self._timers:
-                timer.instant += lost_s
+        lost_s = self._postpone_if_suspended(self._ran_until, began, began - self._ran_until)
+        deadline = self._nearest(deadline)
+        events = self._epoll.poll(None if deadline is None else max(0.0, deadline - began))
+        now = self._ran_until = monotonic()
+        if deadline is not None:
+            lost_s += self._postpone_if_suspended(max(deadline, began), now, now - began)
         for fd, _ in events:
             callback = self._readable.get(fd)
             if callback is not None:  # an earlier callback of this batch may have closed it
-                callback()
+                self._call(callback)
         self._run_timers(monotonic())
         return lost_s
+
+    def _postpone_if_suspended(self, expected: float, now: float, by_s: float) -> float:
+        """Move all timers by ``by_s`` if ``now`` is much later than ``expected``; return by how much."""
+        if now - expected <= SUSPENDED_S:
+            return 0.0
+        for timer in self._timers:
+            timer.instant += by_s
+        return by_s
 
     def _nearest(self, deadline: float | None) -> float | None:
         while self._timers and self._timers[0].cancelled:
@@ -90,4 +100,10 @@ class Loop:
         while self._timers and self._timers[0].instant <= now:
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:
-                timer.callback()
+                self._call(timer.callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            self._on_error()

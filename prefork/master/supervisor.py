@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
@@ -63,7 +64,7 @@ class Supervisor:
         self._stop_deadline: float | None = None
         self._notifier = take_notifier()
         self._activation = take_activation()
-        self._loop = Loop()
+        self._loop = Loop(self._internal_error)
         self._requests = RequestWatch(self._log)
         self._booting: set[str] = set()
         self._nursery = Nursery(loaded.config.name, self._loop, logs, self._log, self._requests, mold_main)
@@ -147,6 +148,10 @@ class Supervisor:
     def _feed_watchdog(self, interval_s: float) -> None:
         self._notifier.watchdog()
         self._loop.call_later(interval_s, lambda: self._feed_watchdog(interval_s))
+
+    def _internal_error(self) -> None:
+        """Report a mistake of our own; the master goes on, for everyone's connections depend on it."""
+        self._log.error("internal-error", "a mistake in prefork, please report it", traceback=traceback.format_exc())
 
     # Signals
 
