@@ -151,7 +151,9 @@ class Supervisor:
 
     def _internal_error(self) -> None:
         """Report a mistake of our own; the master goes on, for everyone's connections depend on it."""
-        self._log.error("internal-error", "a mistake in prefork, please report it", traceback=traceback.format_exc())
+        self._log.error(
+            "internal-error", "a mistake in prefork, please report it", traceback=traceback.format_exc()
+        )
 
     # Signals
 
