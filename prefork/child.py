@@ -20,7 +20,7 @@ from prefork.process import set_title, signal_when_parent_ends
 # Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
 # They get a handler that does nothing and are not ignored: what is ignored stays so in the programs that
 # an application starts, while a handler is reset by exec.
-_QUIET = (
+QUIET = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGQUIT,
@@ -40,7 +40,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 def begin(heritage: Heritage, title: str) -> None:
     """Reset what was inherited: signals, the title of the process."""
     signal.set_wakeup_fd(-1)
-    for number in _QUIET:
+    for number in QUIET:
         signal.signal(number, _nothing)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -49,6 +49,10 @@ class Heritage:
         inherited = {listener.fd for listener in self.listeners}
         return frozenset({*_STANDARD, self.lifeline, self.doorbell, self.channel, *inherited, *self.logs})
 
+    def ties(self) -> frozenset[int]:
+        """Return the descriptors that bind a child to the server: all but the standard ones and the logs."""
+        return self.descriptors() - {*_STANDARD, *self.logs}
+
     def with_channel(self, channel: int) -> Heritage:
         """Return the heritage of a child of this child, which has a channel of its own."""
         return replace(self, channel=channel)

@@ -28,6 +28,7 @@ from prefork.log import Logs
 from prefork.log.capture import capture_output
 from prefork.process import spawn_orphan
 from prefork.scoreboard import Scoreboard
+from prefork.ties import Ties
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Mold:
         self._scoreboard = scoreboard
         self._worker_main = worker_main
         self._channel = Channel.from_fd(heritage.channel)
+        self._ties = Ties(heritage.ties)
         self._loaded: Loaded | None = None
 
     def run(self, preload: bool) -> int:
@@ -160,7 +162,8 @@ class Mold:
                 logs=self._logs,
                 loaded=self._loaded,
             )
-            spawn_orphan(lambda: self._be_born(birth))
+            with self._ties.kept():
+                spawn_orphan(lambda: self._be_born(birth))
         except OSError as error:
             self._log.error("fork-failed", f"cannot fork a worker for slot {slot}: {error}")
         finally:

@@ -16,12 +16,14 @@ from prefork.errors import ConfigError, ExitStatus, PreforkError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; a user's mistake never shows a traceback."""
+    _fill_standard_descriptors()
     try:
         invocation = arguments.read(sys.argv[1:] if argv is None else argv, os.environ)
         for note in invocation.notes:
             print(f"prefork: note: {note}", file=sys.stderr)
         status = _dispatch(invocation)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # started with a closed standard output
+            sys.stdout.flush()
         return status
     except SystemExit as done:  # argparse printed the help or the version
         return int(done.code or 0)
@@ -40,6 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return ExitStatus.INTERNAL
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what was closed by our parent (``2>&-``), or a listener would get the number that libraries print to."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.set_inheritable(fd, True)
 
 
 def _dispatch(invocation: Invocation) -> int:

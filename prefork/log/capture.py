@@ -12,6 +12,7 @@ most.
 
 from __future__ import annotations
 
+import io
 import sys
 
 from prefork.log.log import Log
@@ -36,10 +37,15 @@ class CapturedStream(LogStream):
 def capture_output(logs: Logs) -> None:
     """Make events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed, if so configured.
 
+    If not, lines are at least written when they are printed: Python keeps what goes to a pipe or a file until
+    there are 8 KiB, and a process that is killed takes them with it.
+
     Called in the mold and again in each worker with its own logs: the streams stay the same objects, because
     handlers of ``logging`` hold on to them.
     """
     if not logs.capture_output:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
         return
     if isinstance(sys.stdout, CapturedStream) and isinstance(sys.stderr, CapturedStream):
         sys.stdout.rebind(logs.log)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prefork.errors import ConfigError
 from prefork.log.access import AccessLog
@@ -39,10 +40,21 @@ class LogSettings(Protocol):
     def capture_output(self) -> bool: ...
 
 
+class Reopened(NamedTuple):
+    """What came of reopening: a descriptor for each file, which every child must be sent, and the failures.
+
+    A file that could not be opened is written on; its descriptor is among them, too.
+    """
+
+    fds: list[int]
+    failures: list[str]
+
+
 class Logs:
     """The event log and the access log (None if it is off), and what both are written to.
 
-    The master rotates files: ``fds = logs.reopen()``, then it sends ``fds`` to each child, which calls
+    Lines have the identity of the master until ``bind`` gives them another.
+    The master rotates files: ``fds, failures = logs.reopen()``, then it sends ``fds`` to each child, which calls
     ``logs.replace(received)``. Numbers of descriptors never change, so ``fds`` may be part of the heritage.
     """
 
@@ -56,7 +68,7 @@ class Logs:
             fields=settings.fields,
             rename=settings.rename,
             redact_query=settings.redact_query,
-        )
+        ).bind(f"master pid {os.getpid()}", pid=os.getpid())
         self.access: AccessLog | None = None
         self.capture_output = settings.capture_output
         self._destinations = [destination]
@@ -99,16 +111,15 @@ class Logs:
         """The descriptors that a child must keep."""
         return tuple(fd for destination in self._destinations for fd in destination.fds)
 
-    def reopen(self) -> list[int]:
-        """Open the files again; return the descriptors that every child must be sent, none without files.
-
-        A file that cannot be opened is told to the log, and the old one is written on.
-        """
+    def reopen(self) -> Reopened:
+        """Open the files again."""
         files = self._files()
-        for destination in files:
-            if error := destination.reopen():
-                self.log.error("log-reopen-failed", f"cannot reopen {destination.path}: {error.strerror}")
-        return [destination.fd for destination in files]
+        failures = [
+            f"cannot reopen {file.path}, the old file is written on: {error.strerror}"
+            for file in files
+            if (error := file.reopen())
+        ]
+        return Reopened([file.fd for file in files], failures)
 
     def replace(self, fds: Sequence[int]) -> None:
         """Write on to these descriptors, which the master sent after it had reopened the files."""

@@ -6,6 +6,7 @@ families need is in ``tcp_socket`` and ``unix_socket``, sockets opened by others
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -18,6 +19,7 @@ from prefork.config import Listen
 from prefork.config.address import ALL_INTERFACES, FdAddress, SystemdAddress, TcpAddress, UnixAddress
 from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
+from prefork.master.listen_queue import queue_depth
 from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
 from prefork.quiesce import quiesce
@@ -72,6 +74,19 @@ class Listener:
         An inherited listener is left alone: its owner goes on queueing for our successor.
         """
         return None if self.inherited else quiesce(self.sock, self.address)
+
+    def free_address(self) -> None:
+        """Let the address of a quiesced listener be bound again, though busy workers still hold the listener.
+
+        Not while connections wait in it, which the shutdown would reset: then the last worker's close frees it.
+        A unix socket does not need this, a new one takes over its path.
+        """
+        if self.inherited or self.family == socket.AF_UNIX:
+            return
+        depth = queue_depth(self)
+        if depth is not None and depth[0] == 0:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, unlink: bool) -> None:
         """Close this process's descriptor; with ``unlink`` first remove the file, if it is still ours."""

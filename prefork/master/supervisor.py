@@ -52,7 +52,7 @@ class Supervisor:
     ) -> None:
         self._read_config = read_config
         self._logs = logs
-        self._log = logs.log.bind(f"master pid {os.getpid()}", pid=os.getpid())
+        self._log = logs.log
         self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
@@ -197,12 +197,14 @@ class Supervisor:
 
     def reopen_logs(self) -> None:
         """Open the log files again, here and in every child."""
-        fds = self._logs.reopen()
+        fds, failures = self._logs.reopen()
         if fds:
             for pool in self._pools():
                 pool.broadcast("reopen", fds)
                 pool.broadcast_to_molds("reopen", fds)
-        self._log.info("logs-reopened", f"reopened {len(fds)} log files")
+        for failure in failures:
+            self._log.error("log-reopen-failed", failure)
+        self._log.info("logs-reopened", f"reopened {len(fds) - len(failures)} log files")
 
     # Generations
 
@@ -234,7 +236,7 @@ class Supervisor:
             message, traceback = told(what, details)
             self._log.error("boot-failed", message, generation=generation, traceback=traceback)
             self._status = ExitStatus.APPLICATION
-            self._end(monotonic() + QUICK_STOP_S, "not-started")
+            self._end(QUICK_STOP_S, "not-started")
 
     def _serve(self) -> None:
         self._state = ServerState.SERVING
@@ -250,9 +252,11 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             self._log.info("reload-ignored", "no reload: the server stops")
             return
-        if self._state is not ServerState.SERVING:
+        if self._state is not ServerState.SERVING or self._estate.closing:
+            # It may want back a listener that is about to be closed.
             self._reload_again = True
-            self._log.info("reload-queued", f"the reload waits: the server is {self._state.value}")
+            state = "closing listeners" if self._state is ServerState.SERVING else self._state.value
+            self._log.info("reload-queued", f"the reload waits: the server is {state}")
             return
         self._state = ServerState.RELOADING
         self._last_generation += 1
@@ -315,7 +319,7 @@ class Supervisor:
         self._do_queued_reload()
 
     def _do_queued_reload(self) -> None:
-        if self._reload_again:
+        if self._reload_again and not self._estate.closing:
             self._reload_again = False
             self._loop.call_later(0, self.reload)
 
@@ -341,8 +345,11 @@ class Supervisor:
             for pool in self._pools():
                 pool.broadcast("close-listeners")
             for listener in listeners:
+                listener.free_address()
                 listener.close(unlink=True)
                 self._estate.closing.remove(listener)
+            if self._state is ServerState.SERVING:
+                self._do_queued_reload()
 
         self._estate.closing += listeners
         self._loop.call_later(HANDSHAKES_S, close)
@@ -354,17 +361,18 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             return
         timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        delay_s = max(t.shutdown_delay for t in timeouts)
-        deadline = monotonic() + max(t.graceful for t in timeouts)
+        served = self._state is not ServerState.BOOTING
+        delay_s = max(t.shutdown_delay for t in timeouts) if served else 0.0
+        rest_s = max(t.graceful for t in timeouts) - delay_s
         self._begin_stop(
             f"{why}: stopping gracefully" + (f", serving on for {delay_s:g} s" if delay_s else "")
         )
-        self._loop.call_later(delay_s, lambda: self._end(deadline, "stop"))
+        self._loop.call_later(delay_s, lambda: self._end(rest_s, "stop"))
 
     def quick_stop(self) -> None:
         """Stop now: end what runs, but wait for nothing else."""
         self._begin_stop("SIGINT: stopping at once")
-        self._end(monotonic() + QUICK_STOP_S, "quick-stop")
+        self._end(QUICK_STOP_S, "quick-stop")
         for pool in self._pools():
             pool.broadcast("quit")
 
@@ -378,12 +386,13 @@ class Supervisor:
             self._reload = None
         self._state = ServerState.STOPPING
 
-    def _end(self, deadline: float, reason: str) -> None:
-        """Have every worker take what waits in the listeners, drain, and leave until ``deadline``."""
+    def _end(self, within_s: float, reason: str) -> None:
+        """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
         self._state = ServerState.STOPPING
         if self._stop_deadline is None:
             self.quiesce(self._estate.listeners)
             self._loop.call_later(HANDSHAKES_S, self._close_listeners_of_workers)
+        deadline = monotonic() + within_s
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         for pool in self._pools():
             pool.stop(self._stop_deadline, reason)

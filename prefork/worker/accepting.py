@@ -79,10 +79,14 @@ class Acceptor:
         self._short_of_descriptors = False
         return True
 
-    def hold(self, reason: str) -> None:
-        """Accept no more until this reason is released."""
+    def hold(self, reason: str, *, take: bool = True) -> None:
+        """Accept no more until this reason is released.
+
+        Without ``take`` nothing is taken once more: for a caller that handled all its events before, and whose
+        siblings may be idle.
+        """
         if not self.reasons:
-            self._unregister()
+            self._unregister(take)
         self.reasons.add(reason)
 
     def release(self, reason: str) -> None:
@@ -103,6 +107,10 @@ class Acceptor:
         for listener in list(self._listeners):
             while self.take(listener):
                 pass
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of the listeners that are open, and of connections not yet served."""
+        return [sock.fileno() for sock in (*self._listeners, *(taken for taken, *_ in self.taken))]
 
     def refuse(self, ours: Collection[int]) -> None:
         """Have the kernel refuse new connections to the listeners of these descriptors; close the others."""
@@ -125,12 +133,13 @@ class Acceptor:
             self._loop.epoll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             self.listening[listener.fileno()] = listener
 
-    def _unregister(self) -> None:
+    def _unregister(self, take: bool = True) -> None:
         listening, self.listening = self.listening, {}
         for listener in listening.values():
             self._loop.epoll.unregister(listener)
-        for listener in listening.values():
-            self.take(listener)
+        if take:
+            for listener in listening.values():
+                self.take(listener)
 
     def _forget(self, listener: socket.socket) -> None:
         """Close one listener. One that was shut down and is empty would be reported for ever."""

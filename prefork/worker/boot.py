@@ -18,6 +18,7 @@ from prefork.hooks import AfterFork, WorkerExit, WorkerReady
 from prefork.log.capture import capture_output
 from prefork.mold import Birth, load
 from prefork.scoreboard import READY
+from prefork.ties import Ties
 from prefork.worker.orders import Orders
 from prefork.worker.serving import make_server
 
@@ -39,6 +40,7 @@ def main(birth: Birth) -> int:
     log = logs.log
     channel = Channel.from_fd(heritage.channel)
     cell = birth.scoreboard.cells[birth.cell]
+    ties = Ties(heritage.ties)
     try:
         channel.send("hello", protocol=PROTOCOL)
         cell.claim(pid)
@@ -55,6 +57,7 @@ def main(birth: Birth) -> int:
             return _fail(channel, str(error))
         except Exception:
             return _fail(channel, traceback.format_exc())
+        ties.disown = lambda: (channel.fileno(), heritage.lifeline, heritage.doorbell, *server.disown())
         ready = WorkerReady(pool.name, heritage.generation, name, pid, loaded.app)
         loaded.hooks.run("worker_ready", ready, log)
         cell.set_state(READY)

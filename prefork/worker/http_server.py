@@ -5,10 +5,12 @@ Runs in a worker's main thread; only ``work`` runs in application threads, when 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from prefork.errors import ExitStatus
 from prefork.http.head import HeadLimits, HeadParser
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
@@ -132,6 +134,8 @@ class HTTPServer(Server):
             # Not even SystemExit may take the connection, or the thread, with it.
             self.handle_error(request, item.address)
             item.abort()
+        if self.is_fork:
+            os._exit(ExitStatus.INTERNAL)
 
     def done(self, item: Connection) -> None:
         item.finish()
@@ -147,6 +151,9 @@ class HTTPServer(Server):
             self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
+
+    def disown(self) -> list[int]:
+        return [*super().disown(), *self._connections]
 
     def server_close(self) -> None:
         for connection in list(self._connections.values()):

@@ -18,12 +18,14 @@ call                      new connections     what is open
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from prefork.errors import ExitStatus
 from prefork.quiesce import HANDSHAKES_S
 from prefork.worker.accepting import Acceptor
 from prefork.worker.deadlines import Deadlines
@@ -79,6 +81,8 @@ class Server:
         self.loop = Loop()
         self.draining = False
         """Was the worker told to leave?"""
+        self.is_fork = False
+        """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
         self.max_connections = connections
         self._acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
@@ -190,6 +194,14 @@ class Server:
         """Return from ``serve_forever`` after what the main thread does now."""
         self._stopped = True
 
+    def disown(self) -> list[int]:
+        """Return the descriptors that the loop owns; called in a process that the application has forked.
+
+        It is no second worker: it ends at the latest when the application returns.
+        """
+        self.is_fork = True
+        return [self.loop.epoll.fileno(), *self._acceptor.descriptors()]
+
     def _leave(self, _: None) -> None:
         if self.threads is not None and self.threads.busy:
             self._last_chance.start(None)
@@ -212,6 +224,8 @@ class Server:
             self.process_request(*item)
         except BaseException:
             self.handle_error(*item)
+        if self.is_fork:
+            os._exit(ExitStatus.INTERNAL)
 
     def done(self, item: Any) -> None:
         """Take back an item after ``work``, in the loop's thread."""

@@ -56,7 +56,7 @@ class ApplicationThreads(Generic[T]):
         if self._submitted == self._count:
             self._before_turn = self._submitted
             # A connection taken now would wait for a thread; a sibling may be idle.
-            self._acceptor.hold("threads")
+            self._acceptor.hold("threads", take=False)
         if self._idle_cells and self._submitted > self._count - len(self._idle_cells):
             cell = self._idle_cells.pop()
             threading.Thread(

@@ -84,6 +84,17 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def open_files(pid: int) -> list[str]:
+    """Return what the descriptors of a process lead to."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(entry))
+        except FileNotFoundError:  # closed since
+            pass
+    return found
+
+
 def context_switches(pid: int) -> int:
     """Return how often the threads of a process went to sleep or were preempted."""
     total = 0

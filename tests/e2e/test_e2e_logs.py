@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE_S, Server, exchange, running, wait_for
+from harness import HELLO, PATIENCE_S, Server, exchange, running, wait_for
 
 import prefork
 
@@ -144,6 +144,15 @@ def test_no_request_can_forge_a_line(server: Server) -> None:
     assert re.search(r' "GET /" 400 \d+ "-" "-"$', refused)
 
 
+def test_what_is_printed_is_not_kept_back(server: Server) -> None:
+    app = "app: myapp:app\nlisten: 127.0.0.1:0\nworkers: 1"
+    server.serve(app, APP, env={"PYTHONUNBUFFERED": ""})
+    get(server, b"/print")
+    server.wait_for_log("printed in a request\nprinted in a thread\n")
+    assert server.stop() == 0
+    assert server.log.count("printed in import") == 1
+
+
 # The access log
 
 
@@ -263,6 +272,19 @@ def test_usr1_moves_all_processes_to_new_files(server: Server) -> None:
     assert old == {name: (server.folder / f"{name}.1").read_bytes() for name in old}
 
 
+def test_usr1_that_cannot_open_a_file_is_told_and_the_old_one_written_on(server: Server) -> None:
+    (server.folder / "logs").mkdir()
+    server.serve("app: myapp:app\nlisten: 127.0.0.1:0\nworkers: 1\nlog: {access: logs/access}", APP)
+    (server.folder / "logs").rename(server.folder / "gone")
+    server.send_signal(signal.SIGUSR1)
+    server.wait_for_log("reopened 0 log files")
+    path = server.folder / "logs" / "access"
+    assert f"master pid {server.pid}: cannot reopen {path}, the old file is written on: No such" in server.log
+    get(server, b"/")
+    assert len(access_lines(server, 1, "gone/access")) == 1
+    assert server.stop() == 0
+
+
 @pytest.fixture
 def public_server() -> Iterator[Server]:
     """A server in a folder that every user may enter; pytest's are for one user only."""
@@ -299,6 +321,18 @@ def test_the_master_opens_files_that_a_dropped_user_cannot(public_server: Server
 
 
 # Destinations that fail
+
+
+def test_closed_standard_streams_are_no_reason_to_fail(server: Server) -> None:
+    with listening() as listener:
+        server.configure(f"app: myapp:app\nlisten: fd:{listener.fileno()}\nworkers: 1", HELLO)
+        closing = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+        server.start(prefix=closing, pass_fds=(listener.fileno(),))
+        with socket.create_connection(listener.getsockname()) as sock:
+            assert exchange(sock, GET % b"/").endswith(b"hello")
+        for pid in (server.pid, *server.workers()):
+            assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {os.devnull}
+        assert server.stop() == 0
 
 
 @contextmanager

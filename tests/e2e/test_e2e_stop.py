@@ -108,7 +108,10 @@ def test_int_cuts_what_runs(server: Server, first: int | None) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("preload", ["true", "false"])
 def test_a_stop_while_it_boots(server: Server, number: int, preload: str) -> None:
-    server.configure(CONFIG + f"preload: {preload}\n", HANGS_ON_IMPORT)
+    # nobody is served yet, so that there is nothing to delay
+    server.configure(
+        CONFIG + f"preload: {preload}\ntimeouts: {{shutdown_delay: 25s, graceful: 60s}}\n", HANGS_ON_IMPORT
+    )
     server.start()
     wait_for((server.folder / "importing").exists, "the import")
     assert server.stop(number) == 0

@@ -39,7 +39,7 @@ def test_rotation_reaches_every_process(tmp_path):
     before = logs.fds
     for path in (events, access):
         os.rename(path, f"{path}.1")
-    received = [os.dup(fd) for fd in logs.reopen()]
+    received = [os.dup(fd) for fd in logs.reopen().fds]
     logs.replace(received)
     assert logs.fds == before
     logs.log.info("worker-ready", "ready")
@@ -69,7 +69,7 @@ def test_off_is_off():
     logs.log.error("x", "y")
     assert logs.access is None
     assert logs.fds == ()
-    assert logs.reopen() == []
+    assert logs.reopen() == ([], [])
 
 
 def test_captured_output(tmp_path, monkeypatch):
