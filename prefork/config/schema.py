@@ -96,11 +96,19 @@ class Limits:
     fields: int = key(100, Integer(1, 1000), "Header fields of a request; more: 431.")
     head: int = key("32KiB", Size(512, MIB), "The whole head of a request; longer: 431.")
     body: int = key("100MiB", Size(0, 1024 * GIB), "The body of a request; longer: 413.")
+    body_memory: int = key("1MiB", Size(0, 64 * MIB), "What is held in memory of a request's body.")
     response_memory: int = key(
-        "1MiB", Size(0, GIB), "What is held of one response for a client that reads slowly."
+        "1MiB", Size(0, GIB), "What is held in memory of one response for a client that reads slowly."
+    )
+    memory: int = key(
+        "256MiB", Size(0, 1024 * GIB), "What a worker holds in memory of bodies and responses together."
+    )
+    spool: int = key(
+        "1GiB",
+        Size(0, 1024 * GIB),
+        "What a worker holds in temporary files of what is beyond that; 0: no such files. A longer body: 413.",
     )
     connections: int = key(10000, Integer(1, 1_000_000), "Open connections of one worker.")
-    LATER: ClassVar = ("body_memory", "memory", "spool")
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,11 @@ class Pool:
     user: str | None = key(None, _ACCOUNT, "Run the application as this user.")
     group: str | None = key(None, _ACCOUNT, "Run the application as this group; the user's own when unset.")
     umask: int | None = key(None, Mode(), "File mode creation mask of the application; inherited when unset.")
+    tmp_dir: str | None = key(
+        None,
+        _PATH,
+        "Directory of temporary files for large bodies, relative to `chdir`; $TMPDIR or /tmp when unset.",
+    )
     timeouts: Timeouts = key({}, Section(Timeouts), "How long things may take.")
     limits: Limits = key({}, Section(Limits), "How big things may be.")
     reload: Reload = key({}, Section(Reload), "How a reload goes.")
@@ -178,7 +191,6 @@ class Pool:
         "The Server header of responses; off: none.",
     )
     LATER: ClassVar = (
-        "tmp_dir",
         "recycle",
         "proxy",
         "tls",

@@ -14,7 +14,7 @@ from prefork.http.refusal import BadRequest
 from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
 from prefork.worker.connection_state import State
-from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
+from prefork.worker.exchange import ClientGone, Environ, FileBody, Request, ThreadCell
 from prefork.worker.outgoing import Outgoing
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Connection(Outgoing):
     )
 
     def __init__(self, server: HTTPServer, sock: socket, address: Any, base: Environ) -> None:
-        super().__init__(sock, server.response_memory_bytes, server.sending.timeout_s)
+        super().__init__(sock, server.storage, server.response_memory_bytes, server.sending.timeout_s)
         self.server = server
         self.address = address
         self.base = base
@@ -92,9 +92,11 @@ class Connection(Outgoing):
 
     def finish(self) -> None:
         """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
+        if self._body is not None:
+            self._drop_body()
         if self.gone:
             self.close()
-        elif self.output_bytes:
+        elif self.output is not None:
             self.state = _FLUSHING
             self._watch(self._on_writable, select.EPOLLOUT)
             self.server.sending.start(self)
@@ -110,7 +112,6 @@ class Connection(Outgoing):
         """Answer without the application, then close. ``received``: the request, from its first byte."""
         server = self.server
         self.raw = b""
-        self._body = None
         server.note_refusal(self, status, reason)
         try:
             self.write(server.gateway.refuse(status, reason, received, self.base))
@@ -126,9 +127,11 @@ class Connection(Outgoing):
         self._unwatch()
         self.server.forget(self)
         self.state = _CLOSED
-        self.request = self._body = None
+        if self._body is not None:
+            self._drop_body()
+        self.request = None
         self.raw = b""
-        self._drop_output()
+        self.drop_output()
         self.sock.close()
 
     # What the deadlines call. Each looks once more: bytes may have come while the loop was in the application.
@@ -195,12 +198,12 @@ class Connection(Outgoing):
 
     def _begin_body(self, head: Head, received: bytes) -> None:
         self.raw = b""
-        body = IncomingBody(head, self.server.limits)
+        server = self.server
+        body = self._body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes)
         if body.feed(received):
             self.raw = body.rest
             self._run(head, body.take())
             return
-        self._body = body
         self.state = _BODY
         self._watch(self.on_readable)
         self.server.body.start(self)
@@ -223,9 +226,16 @@ class Connection(Outgoing):
             self.server.body.start(self)
             return
         self.server.body.stop(self, None)
-        self._body = None
         self.raw = body.rest
         self._run(body.head, body.take())
+
+    def _drop_body(self) -> None:
+        """Free the body: the application has had it, or never will."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+            if self.request is not None:
+                self.request.body = b""
 
     def _next(self) -> None:
         if self.state is _NEXT:
@@ -235,7 +245,7 @@ class Connection(Outgoing):
 
     # Handing over to the application, and what comes after it.
 
-    def _run(self, head: Head, body: bytes) -> None:
+    def _run(self, head: Head, body: bytes | FileBody) -> None:
         server = self.server
         # Before a connection is closed, what the client has pipelined is answered.
         keep = server.keeps_connections or bool(self.raw)
@@ -257,9 +267,6 @@ class Connection(Outgoing):
         self.state = _IDLE
         if not self._watched:
             self._watch(self.on_readable)
-        request = self.request
-        if request is not None and request.body:
-            request.body = b""
         self.server.keep_alive.start(self)
 
     def _on_writable(self, events: int) -> None:
@@ -270,7 +277,7 @@ class Connection(Outgoing):
         except ClientGone:
             self.close()
             return
-        if self.output_bytes:
+        if self.output is not None:
             if progress:
                 self.server.sending.start(self)
             return

@@ -7,6 +7,7 @@ types and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BufferedReader
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -19,21 +20,30 @@ class ClientGone(ConnectionError):
     """The client closed or reset the connection, or stopped reading for longer than ``timeouts.send``."""
 
 
+class FileBody(Protocol):
+    """A request's body in a file: ``prefork.worker.storage.SpoolFile``."""
+
+    def __len__(self) -> int: ...
+
+    def reader(self) -> BufferedReader:
+        """Return a buffered file at the start of the body."""
+
+
 class Request:
     """One complete request. A connection may own one and fill it again for each request."""
 
     __slots__ = ("base", "body", "head", "keep_alive")
 
     head: Head
-    body: bytes
-    """The complete body, with the chunks already taken off."""
+    body: bytes | FileBody
+    """The complete body, with the chunks already taken off. A file ends with its request."""
     base: Environ
     """The connection's part of the environ, from ``Gateway.connection_environ``: copied, never changed."""
     keep_alive: bool
     """May the server keep the connection? Read when the response's head is sent, so a drain that begins
     while the application runs still becomes ``Connection: close``."""
 
-    def __init__(self, head: Head, body: bytes, base: Environ, keep_alive: bool = True) -> None:
+    def __init__(self, head: Head, body: bytes | FileBody, base: Environ, keep_alive: bool = True) -> None:
         self.head = head
         self.body = body
         self.base = base
@@ -47,6 +57,12 @@ class Writer(Protocol):
         """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
 
         May block for as long as the buffer is full and the client makes progress. Raises ``ClientGone``.
+        """
+
+    def write_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        """Send ``head`` and then ``count`` bytes of a file, from the loop as far as the client is slow.
+
+        ``fd`` may be closed when this returns. Raises ``ClientGone``.
         """
 
     def abort(self) -> None:

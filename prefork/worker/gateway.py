@@ -66,9 +66,10 @@ class Gateway:
         head = request.head
         environ = request.base.copy()
         environ.update(head.environ)
-        environ["wsgi.input"] = BytesIO(request.body)
+        given = request.body
+        environ["wsgi.input"] = BytesIO(given) if isinstance(given, bytes) else given.reader()
         if head.chunked:
-            environ["CONTENT_LENGTH"] = str(len(request.body))
+            environ["CONTENT_LENGTH"] = str(len(given))
         if self._root_path:
             self._strip_root(environ)
         response = Response(self, request, writer)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from prefork import temporary
 from prefork.errors import ExitStatus
 from prefork.http.head import HeadLimits, HeadParser
 from prefork.worker.connection import Connection
@@ -17,6 +18,7 @@ from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
 from prefork.worker.gateway import Gateway
 from prefork.worker.server import Cell, Log, Server, shown_address
+from prefork.worker.storage import Storage
 
 LINGER_S = 2.0
 """How long to read and drop what a client still sends after our last response."""
@@ -57,7 +59,16 @@ class Limits(Protocol):
     def body(self) -> int: ...
 
     @property
+    def body_memory(self) -> int: ...
+
+    @property
     def response_memory(self) -> int: ...
+
+    @property
+    def memory(self) -> int: ...
+
+    @property
+    def spool(self) -> int: ...
 
     @property
     def connections(self) -> int: ...
@@ -79,11 +90,14 @@ class HTTPServer(Server):
         timeouts: Timeouts,
         limits: Limits,
         threads: int = 1,
+        tmp_dir: str | None = None,
         before_wait: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(listeners, log, cell, threads=threads, connections=limits.connections)
         self.gateway = gateway
         self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
+        self.storage = Storage(limits.memory, limits.spool, temporary.directory(tmp_dir), log)
+        self.body_memory_bytes = limits.body_memory
         self.response_memory_bytes = limits.response_memory
         parser = HeadParser(self.limits)
         self.find_end, self.parse_head, self.known_head = parser.find_end, parser.parse, parser.known
@@ -153,6 +167,7 @@ class HTTPServer(Server):
                 self.keep_alive.start(connection)
 
     def disown(self) -> list[int]:
+        self.storage.after_fork()
         return [*super().disown(), *self._connections]
 
     def server_close(self) -> None:

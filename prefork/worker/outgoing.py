@@ -6,50 +6,57 @@ loop.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import struct
-from collections import deque
 from collections.abc import Sequence
-from itertools import islice
-from socket import MSG_DONTWAIT
+from socket import MSG_DONTWAIT, MSG_MORE
 
 from prefork.worker.exchange import ClientGone
+from prefork.worker.pending import VECTOR, Pending
+from prefork.worker.storage import Storage
 
 _JOIN_BYTES = 64 * 1024
 """Up to here copying the pieces into one is cheaper than a vectored write."""
-_VECTOR = 64
+_READ_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Outgoing:
-    """A socket and what it has not taken yet. A ``Writer`` for the gateway."""
+    """A socket and what it has not taken yet. A ``Writer`` for the gateway.
 
-    __slots__ = ("gone", "memory_bytes", "output", "output_bytes", "send_timeout_s", "sock")
+    All bytes leave by ``sock.send``, ``send_pieces`` and ``send_file``: what they are wrapped in is decided there.
+    """
 
-    def __init__(self, sock: socket.socket, memory_bytes: int, send_timeout_s: float) -> None:
+    __slots__ = ("gone", "memory_bytes", "output", "send_timeout_s", "sock", "storage")
+
+    def __init__(
+        self, sock: socket.socket, storage: Storage, memory_bytes: int, send_timeout_s: float
+    ) -> None:
         self.sock = sock
+        self.storage = storage
         self.memory_bytes = memory_bytes
         self.send_timeout_s = send_timeout_s
-        self.output: deque[memoryview] | None = None
+        self.output: Pending | None = None
         """What waits for the socket; None in the ordinary case that nothing ever had to."""
-        self.output_bytes = 0
         self.gone = False
         """Is the connection useless, because the client is gone or it was aborted?"""
 
     def write(self, data: bytes | Sequence[bytes]) -> None:
-        """Send ``data`` (a sequence as if joined), keeping in memory what the socket does not take.
+        """Send ``data`` (a sequence as if joined), keeping what the socket does not take.
 
-        Waits while more than ``memory_bytes`` are kept, as long as the client takes some of it within each
-        ``send_timeout_s``. Raises ``ClientGone``.
+        Up to ``memory_bytes`` are kept in memory, and more in a temporary file. If there can be no more of that
+        either, wait, as long as the client takes some of it within each ``send_timeout_s``. Raises ``ClientGone``.
         """
         if not isinstance(data, bytes):
             if sum(map(len, data)) > _JOIN_BYTES:
-                self._keep(data)
+                self._write_pieces(data)
                 return
             data = b"".join(data)
-        if self.output_bytes or self.gone:
-            self._keep((data,))
+        if self._is_blocked():
+            self._keep(data)
             return
         try:
             sent = self.sock.send(data, MSG_DONTWAIT)
@@ -58,30 +65,63 @@ class Outgoing:
         except OSError as error:
             raise self._lost(error) from error
         if sent != len(data):
-            self._keep((memoryview(data)[sent:],))
+            self._keep(data, sent)
+
+    def write_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        """Send ``head`` and then ``count`` bytes of a file, from the loop as far as the socket does not take them.
+
+        ``fd`` may be closed at once: the file is kept open under a descriptor of ours. Raises ``ClientGone``.
+        """
+        if self.gone:
+            raise ClientGone("the connection is gone")
+        try:
+            copy = os.dup(fd)
+        except OSError:  # No descriptor is left: do it the long way.
+            self.write(head)
+            while count and (block := os.pread(fd, min(count, _READ_BYTES), offset)):
+                self.write(block)
+                offset += len(block)
+                count -= len(block)
+            if count:
+                raise self._lost(OSError("the file became shorter while it was sent")) from None
+            return
+        if self.output is None:
+            self.output = Pending(self.storage)
+        self.output.add(head, self.memory_bytes)
+        self.output.add_file(copy, offset, count)
+        self.flush()
 
     def flush(self) -> bool:
-        """Give the socket what it takes of the kept output; return whether it took any.
+        """Give the socket what it takes of the kept output, or a good part; return whether it took any.
 
         Does not wait. Raises ``ClientGone``.
         """
         output = self.output
-        before = self.output_bytes
-        while output:
-            try:
-                sent = self.sock.sendmsg(islice(output, _VECTOR), (), MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                raise self._lost(error) from error
-            self.output_bytes -= sent
-            while output and sent >= len(output[0]):
-                sent -= len(output.popleft())
-            if sent:
-                output[0] = output[0][sent:]
+        if output is None:
+            return False
+        try:
+            progress = output.send(self)
+        except OSError as error:
+            raise self._lost(error) from error
         if not output:
-            self.output = None  # A deque takes 600 bytes, which a parked connection has no use for.
-        return self.output_bytes < before
+            self.output = None  # It takes 800 bytes, which a parked connection has no use for.
+        return progress
+
+    def send_pieces(self, pieces: Sequence[bytes | bytearray | memoryview], more: bool) -> int:
+        """See ``pending.Socket``."""
+        return self.sock.sendmsg(pieces, (), MSG_DONTWAIT | MSG_MORE if more else MSG_DONTWAIT)
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """See ``pending.Socket``."""
+        # There is no MSG_DONTWAIT for sendfile. All other calls have it, so that this changes nothing for them.
+        self.sock.setblocking(False)
+        try:
+            return os.sendfile(self.sock.fileno(), fd, offset, count)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+        # Some file systems cannot.
+        return self.sock.send(os.pread(fd, min(count, _READ_BYTES), offset), MSG_DONTWAIT)
 
     def end_output(self, asked_for: bool) -> bool:
         """Send our end-of-file after a response; return whether to close now, without waiting for the client's.
@@ -103,31 +143,63 @@ class Outgoing:
     def abort(self) -> None:
         """Drop what is kept, and have the close reset the connection, so that nothing looks complete."""
         self.gone = True
-        self._drop_output()
+        self.drop_output()
         if self.sock.family != socket.AF_UNIX:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             except OSError:
                 pass  # Reset by the client already.
 
-    def _keep(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def drop_output(self) -> None:
+        """Forget what is kept: memory, files and their descriptors."""
+        if self.output is not None:
+            self.output.close()
+            self.output = None
+
+    def _write_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Send without a copy as long as the socket takes all of what it is given."""
+        at = sent = 0
+        blocked = self._is_blocked()
+        while at < len(pieces) and not blocked:
+            batch = pieces[at : at + VECTOR]
+            try:
+                sent = self.send_pieces(batch, False)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise self._lost(error) from error
+            for piece in batch:
+                if sent < len(piece):
+                    blocked = True
+                    break
+                sent -= len(piece)
+                at += 1
+        for piece in pieces[at:]:
+            self._keep(piece, sent)
+            sent = 0
+
+    def _is_blocked(self) -> bool:
+        """Return whether something has to be sent before anything else. Raises ``ClientGone``."""
         if self.gone:
             raise ClientGone("the connection is gone")
-        if self.output is None:
-            self.output = deque()
-        for piece in pieces:
-            if piece:
-                self.output.append(memoryview(piece))
-                self.output_bytes += len(piece)
-        self.flush()
-        if self.output_bytes > self.memory_bytes:
-            self._wait_for_room()
+        if self.output is not None:
+            self.flush()
+        return self.output is not None
 
-    def _wait_for_room(self) -> None:
+    def _keep(self, data: bytes, start: int = 0) -> None:
+        output = self.output
+        if output is None:
+            output = self.output = Pending(self.storage)
+        if start < len(data):
+            output.add(data, self.memory_bytes, start)
+        if output.is_over(self.memory_bytes):
+            self._wait_for_room(output)
+
+    def _wait_for_room(self, output: Pending) -> None:
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
         timeout_ms = int(self.send_timeout_s * 1000) or None
-        while self.output_bytes > self.memory_bytes:
+        while output.is_over(self.memory_bytes):
             if not poll.poll(timeout_ms):
                 self.abort()
                 raise ClientGone(f"the client took nothing for {self.send_timeout_s:g} s")
@@ -135,9 +207,5 @@ class Outgoing:
 
     def _lost(self, error: OSError) -> ClientGone:
         self.gone = True
-        self._drop_output()
+        self.drop_output()
         return ClientGone(str(error))
-
-    def _drop_output(self) -> None:
-        self.output = None
-        self.output_bytes = 0

@@ -55,5 +55,6 @@ def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Log
         timeouts=pool.timeouts,
         limits=pool.limits,
         threads=pool.threads,
+        tmp_dir=pool.tmp_dir,
         before_wait=logs.access.flush if logs.access is not None else None,
     )

@@ -23,7 +23,10 @@ LIMITS = {
     "fields": 100,
     "head": 32 * 1024,
     "body": 1024 * 1024,
+    "body_memory": 1024 * 1024,
     "response_memory": 1024 * 1024,
+    "memory": 256 * 1024 * 1024,
+    "spool": 1024 * 1024 * 1024,
     "connections": 1000,
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from serving_harness import Events
 
 from prefork.http.head import HeadLimits, HeadParser
 from prefork.worker.body import IncomingBody
+from prefork.worker.storage import Storage
 
 BODY = bytes(range(256)) * 64
 CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:10], BODY[10:9000], BODY[9000:]))
@@ -19,14 +23,25 @@ CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:10], B
         ("Transfer-Encoding: chunked", CHUNKED + b"0\r\n\r\n"),
     ],
 )
-def test_body_from_pieces(field: str, wire: bytes, step: int) -> None:
+@pytest.mark.parametrize("memory_bytes", [1 << 20, 3000])
+def test_body_from_pieces(field: str, wire: bytes, step: int, memory_bytes: int, tmp_path: Path) -> None:
     limits = HeadLimits()
     head = HeadParser(limits).parse(f"POST / HTTP/1.1\r\nHost: t\r\n{field}\r\n\r\n".encode())
-    body = IncomingBody(head, limits)
+    storage = Storage(1 << 20, 1 << 20, str(tmp_path), Events())
+    body = IncomingBody(head, limits, storage, memory_bytes)
     wire += b"GET "
+    most_pieces = 0
     for start in range(0, len(wire), step):
-        if body.feed(wire[start : start + step]):
+        complete = body.feed(wire[start : start + step])
+        most_pieces = max(most_pieces, len(body._pieces))
+        if complete:
             break
-    assert body.take() == BODY
+    taken = body.take()
+    assert (taken if isinstance(taken, bytes) else taken.reader().read()) == BODY
+    assert len(taken) == len(BODY)
     assert body.rest + wire[start + step :] == b"GET "
-    assert len(body._pieces) <= 2 + len(BODY) // 4000
+    assert most_pieces <= 2 + len(BODY) // 4000
+    assert storage.memory_bytes <= len(BODY)
+    assert list(tmp_path.iterdir()) == []
+    body.close()
+    assert (storage.memory_bytes, storage.spool_bytes) == (0, 0)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving_harness import echo, eventually, serving
+from serving_harness import Events, echo, eventually, serving
 
 from prefork.worker.exchange import ClientGone
 from prefork.worker.outgoing import Outgoing
+from prefork.worker.storage import Storage
 
 BIG = bytes(range(256)) * 4096 * 16  # 16 MiB: more than the socket buffers of both sides
 
@@ -47,7 +48,7 @@ def test_a_client_that_goes_away_while_its_response_waits_frees_it() -> None:
 @pytest.mark.parametrize("limit", [2 * len(BIG), 1024 * 1024])
 def test_a_stopped_reader_is_cut_at_the_send_deadline(limit: int) -> None:
     """In the loop with what is buffered, and in the application's thread beyond the buffer."""
-    with serving(big, timeouts={"send": 0.2}, limits={"response_memory": limit}) as server:
+    with serving(big, timeouts={"send": 0.2}, limits={"response_memory": limit, "spool": 0}) as server:
         stopped = server.connect()
         stopped.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
         eventually(lambda: server.server.cell.counts().accepted == 1 and server.server.open_connections == 0)
@@ -64,21 +65,21 @@ def test_beyond_the_memory_limit_the_producer_waits() -> None:
             produced += 1
             yield bytes(256 * 1024)
 
-    with serving(app, limits={"response_memory": 512 * 1024}) as server:
+    with serving(app, limits={"response_memory": 512 * 1024, "spool": 0}) as server:
         client = server.connect()
         client.send(b"GET / HTTP/1.0\r\n\r\n")
         eventually(lambda: produced > 2)
         connection = next(iter(server.server._connections.values()))
-        eventually(lambda: connection.output_bytes > 512 * 1024)
+        eventually(lambda: connection.output is not None and connection.output.held_bytes > 512 * 1024)
         # It waits with at most one block more than the limit, and goes on as the client reads.
-        assert connection.output_bytes < (512 + 257) * 1024
+        assert connection.output.held_bytes < (512 + 257) * 1024
         assert produced < 256
         assert len(client.response()[2]) == 256 * 256 * 1024
 
 
 def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
     ours, theirs = socket.socketpair()
-    outgoing = Outgoing(ours, 64 * 1024 * 1024, 1.0)
+    outgoing = Outgoing(ours, Storage(1 << 30, 0, "", Events()), 64 * 1024 * 1024, 1.0)
     pieces = [bytes([number]) * (number * 1000) for number in range(1, 200)]
     received = bytearray()
 
@@ -88,10 +89,10 @@ def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
 
     for piece in pieces:
         outgoing.write([piece, b"", piece])
-    assert outgoing.output_bytes
+    assert outgoing.output
     reader = threading.Thread(target=read)
     reader.start()
-    while outgoing.output_bytes:
+    while outgoing.output:
         outgoing.flush()
     ours.shutdown(socket.SHUT_WR)
     reader.join()
