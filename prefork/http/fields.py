@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from prefork.http.refusal import BadRequest, shown
+from prefork.http.sender import Sender
 from prefork.http.target import is_authority
 
 # RFC 9112 §5: a token, a colon at once (§5.1), a value without control bytes but HTAB (RFC 9110 §5.5).
@@ -60,24 +61,34 @@ class Fields(NamedTuple):
     expect: str | None
 
 
-def parse_fields(block: bytes, max_fields: int) -> Fields:
+def parse_fields(block: bytes, max_fields: int, sender: Sender) -> Fields:
     """Parse the lines of ``block``, each with its line end. Raises ``BadRequest`` 400, 431 or 501."""
     lines = _lines(block, max_fields)
+    reserved = sender.reserved
     environ: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         key = _KEYS.get(name)
         if key is None:
             if "_" in name:
-                # Would collide with the hyphened name in the environ, and so pose as it: dropped.
-                continue
-            key = environ_key(name)
+                # Would collide with the hyphened name in the environ, and so pose as it: dropped, unless this
+                # sender may use it.
+                key = sender.names.get(name.lower())
+                if key is None:
+                    continue
+            else:
+                key = environ_key(name)
+        if reserved and key in reserved and "_" not in name:
+            # The hyphened name could pose as the one with underscores that is wanted.
+            continue
         value = value.strip(" \t")
         if key in environ:
             environ[key] = _combined(key, environ[key], value)
         else:
             environ[key] = value
-    return _understood(environ)
+    fields = _understood(environ)
+    sender.amend(environ)
+    return fields
 
 
 def is_broken(unfinished: bytes | bytearray, start: int) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from prefork.http.fields import Fields, is_broken, parse_fields
 from prefork.http.memo import Memo
 from prefork.http.refusal import BadRequest, shown
+from prefork.http.sender import Sender
 from prefork.http.target import RequestLine, parse_request_line
 
 
@@ -37,7 +38,11 @@ class Head(NamedTuple):
     query: str
     version: tuple[int, int]
     environ: Mapping[str, str]
-    """REQUEST_METHOD … QUERY_STRING, CONTENT_TYPE, CONTENT_LENGTH and HTTP_*; to be copied."""
+    """REQUEST_METHOD … QUERY_STRING, CONTENT_TYPE, CONTENT_LENGTH and HTTP_*; to be copied.
+
+    From a trusted proxy also what it says of the client, REMOTE_ADDR and others, which goes over what is known of
+    the connection.
+    """
     content_length: int
     """0 without a body, and for a chunked one."""
     chunked: bool
@@ -58,10 +63,11 @@ _MEMO_ENTRIES = 256
 
 
 class HeadParser:
-    """Parses the heads of one server. It remembers, so one instance should serve all connections."""
+    """Parses the heads of one kind of sender. It remembers, so one should serve all connections of the kind."""
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, sender: Sender | None = None) -> None:
         self.limits = limits
+        self._sender = sender or Sender()
         self._heads: Memo[bytes, Head] = Memo(_MEMO_ENTRIES)
         self.known = self._heads.get
         """``known(buffer)``: the head, if the buffer is exactly one complete head that was seen before."""
@@ -101,7 +107,7 @@ class HeadParser:
         block = raw[line_end + 2 : -2]
         fields = self._blocks.get(block)
         if fields is None:
-            fields = parse_fields(block, self.limits.fields)
+            fields = parse_fields(block, self.limits.fields, self._sender)
             if len(block) <= MEMO_BYTES:
                 self._blocks.remember(block, fields)
         return self._combine(request_line, line, fields)
@@ -121,7 +127,7 @@ class HeadParser:
         if modern and not fields.has_host:
             # RFC 9112 §3.2.
             raise BadRequest(400, "HTTP/1.1 without Host")
-        if line.authority is not None:
+        if line.authority is not None and "SERVER_NAME" not in environ:  # else a proxy has told the host
             environ["HTTP_HOST"] = line.authority
         if fields.chunked and not modern:
             # RFC 9112 §6.1: a 1.0 client, or proxy, would frame it otherwise.
