@@ -25,6 +25,8 @@ class InheritedListener:
     address: str
     ours: bool = True
     """No: who started the master opened it, and lets connections wait in it for the next one."""
+    proxy_protocol: bool = False
+    """Each connection begins with a PROXY header."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ def _comma_separated(text: str) -> object:
     return [item for item in text.split(",") if item]
 
 
+def _trusted(text: str) -> object:
+    return (
+        ["0.0.0.0/0", "::/0", "unix"] if text.strip() == "*" else [item.strip() for item in text.split(",")]
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """A flag that takes a value for a key."""
@@ -59,6 +65,7 @@ FLAGS = (
     Flag(("-u", "--user"), "USER", "user"),
     Flag(("-g", "--group"), "GROUP", "group"),
     Flag(("-m", "--umask"), "MODE", "umask", _octal),
+    Flag(("--forwarded-allow-ips",), "ADDRESSES", "proxy.trust", _trusted),
 )
 
 LATER = (
@@ -66,7 +73,6 @@ LATER = (
     "--max-requests-jitter",
     "--certfile",
     "--keyfile",
-    "--forwarded-allow-ips",
     "--statsd-host",
 )
 """Flags with a value whose key comes with a later version; ``--reload`` is the one without a value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
 from prefork.config import address
@@ -33,6 +34,33 @@ class ListenAddress(ScalarKind[str]):
     def json_schema(self) -> JsonSchema:
         """Return text, or a port."""
         return {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 65535}]}
+
+
+@dataclass(frozen=True)
+class TrustedPeer(ScalarKind[str]):
+    """A network, an address, or ``unix`` for whoever may connect to a unix socket."""
+
+    expects: str = "an address, a network such as 10.0.0.0/8, or unix"
+
+    def convert(self, scalar: Scalar) -> str:
+        """Return the network in its usual form."""
+        text = scalar.text
+        if text == "unix":
+            return text
+        try:
+            network = ip_network(text, strict=False) if scalar.is_text else None
+        except ValueError:
+            network = None
+        if network is None:
+            raise Refused
+        address, slash, _ = text.partition("/")
+        if slash and ip_network(address) != ip_network(network.network_address):
+            raise Refused(f'did you mean "{network}"?')
+        return str(network) if slash else str(network.network_address)
+
+    def json_schema(self) -> JsonSchema:
+        """Return text."""
+        return {"type": "string"}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
         if low_value and high_value and is_wrong(low_value, high_value):
             limit = f"{higher} ({show(high_value)}, {report.origins.get(high, 'the default')})"
             report.mistake(report.place(low), low, f"expected {words} {limit}, got {show(low_value)}")
+    _check_proxy(pool, path, report)
     for path_of, listen in _listens(pool, path, report):
         if isinstance(listen.parsed, UnixAddress):
             continue
@@ -54,6 +55,19 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
             if place and not report.blames(f"{path_of}.{name}"):
                 got = f"got one beside {listen.address}"
                 report.mistake(place, f"{path_of}.{name}", f"expected {name} for a unix socket only, {got}")
+
+
+def _check_proxy(pool: Pool, path: str, report: Report) -> None:
+    use, ready = join(path, "proxy.use"), join(path, "health.ready")
+    proxy, health = pool.proxy, pool.health
+    if not report.blames(use, join(path, "proxy.forwarded")) and proxy.forwarded == "forwarded":
+        for part in proxy.use:
+            if part in ("port", "prefix"):
+                got = f'got "{part}", which Forwarded cannot tell'
+                report.mistake(report.place(use), use, f"expected for, proto or host, {got}")
+    if not report.blames(ready, join(path, "health.live")) and health.ready and health.ready == health.live:
+        message = f'expected another path than health.live, got "{health.ready}"'
+        report.mistake(report.place(ready), ready, message)
 
 
 def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:

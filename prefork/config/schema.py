@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from prefork.config.address import FORMS, Address, parse
 from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
-from prefork.config.names import AccessFormat, Application, ListenAddress
+from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
 from prefork.config.quantities import Batch, Duration, Mode, Size
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -50,7 +50,13 @@ class Listen:
     backlog: int = key(
         2048, Integer(1, 65535), "Connections that may wait for a worker; net.core.somaxconn caps it."
     )
-    LATER: ClassVar = ("tls", "proxy_protocol")
+    proxy_protocol: bool = key(
+        False,
+        Boolean(),
+        "Connections begin with a PROXY header, of version 1 or 2, from a peer in `proxy.trust`; others are "
+        "closed.",
+    )
+    LATER: ClassVar = ("tls",)
 
     @property
     def parsed(self) -> Address:
@@ -112,6 +118,61 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Proxy:
+    """What proxies in front may say of a request."""
+
+    trust: tuple[str, ...] = key(
+        ["127.0.0.1", "::1", "unix"],
+        ListOf(TrustedPeer()),
+        "Proxies that are believed: addresses, networks, and unix for every peer on a unix socket.",
+    )
+    forwarded: str = key(
+        "x-forwarded",
+        Choice(("x-forwarded", "forwarded", "off")),
+        "Fields that are believed: X-Forwarded-For and others, or Forwarded (RFC 7239).",
+    )
+    use: tuple[str, ...] = key(
+        ["for", "proto"],
+        ListOf(Choice(("for", "proto", "host", "port", "prefix"))),
+        "Parts of them that are used: REMOTE_ADDR, wsgi.url_scheme, host, port, SCRIPT_NAME.",
+    )
+    untrusted: str = key(
+        "drop",
+        Choice(("drop", "pass")),
+        "Such fields from anybody else: taken out, or left to the application.",
+    )
+    allow_names: tuple[str, ...] = key(
+        [],
+        ListOf(
+            Text(
+                "the name of a header with an underscore in it",
+                r"(?!(?i:transfer_encoding)\Z)[!#$%&'*+\-.^`|~0-9A-Za-z]*_[!#$%&'*+\-.^_`|~0-9A-Za-z]*",
+            )
+        ),
+        "Header names with underscores that a trusted proxy may send; all others are dropped.",
+    )
+
+
+@dataclass(frozen=True)
+class RequestId:
+    """The id of each request."""
+
+    trust: bool = key(True, Boolean(), "Take the X-Request-ID of a trusted proxy.")
+    respond: bool = key(False, Boolean(), "Send X-Request-ID with each response of the application.")
+
+
+_HEALTH = Text('"" or a path that starts with /', r"|/[!-~]*")
+
+
+@dataclass(frozen=True)
+class Health:
+    """Paths that prefork answers itself, without the application."""
+
+    live: str = key("", _HEALTH, "Answers 200 while a worker serves.")
+    ready: str = key("", _HEALTH, "The same, and 503 as soon as the server stops, `shutdown_delay` included.")
+
+
+@dataclass(frozen=True)
 class Reload:
     """How a reload goes."""
 
@@ -167,6 +228,9 @@ class Pool:
     )
     timeouts: Timeouts = key({}, Section(Timeouts), "How long things may take.")
     limits: Limits = key({}, Section(Limits), "How big things may be.")
+    proxy: Proxy = key({}, Section(Proxy), "What proxies in front may say of a request.")
+    request_id: RequestId = key({}, Section(RequestId), "The id of each request.")
+    health: Health = key({}, Section(Health), "Paths that prefork answers itself, without the application.")
     reload: Reload = key({}, Section(Reload), "How a reload goes.")
     hooks: Mapping[str, tuple[str, ...]] = key(
         {},
@@ -192,12 +256,9 @@ class Pool:
     )
     LATER: ClassVar = (
         "recycle",
-        "proxy",
         "tls",
         "warmup",
         "share_connections",
-        "request_id",
-        "health",
     )
 
 

@@ -43,6 +43,7 @@ class EncodedHead(NamedTuple):
     """As given by the application."""
     has_date: bool
     has_server: bool
+    has_request_id: bool
     bodiless: bool
     """This status never has a body (RFC 9110 §15.2, §15.3.5, §15.4.5)."""
 
@@ -144,6 +145,7 @@ def _encode(status: str, headers: Headers) -> EncodedHead:
         content_length=content_length,
         has_date="date" in names,
         has_server="server" in names,
+        has_request_id="x-request-id" in names,
         bodiless=code < 200 or code in (204, 304),
     )
 

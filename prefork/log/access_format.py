@@ -82,6 +82,7 @@ ATOMS: Mapping[str, Atom] = MappingProxyType(
         "D": Atom("entry.elapsed_ns // 1_000", "duration in microseconds"),
         "L": Atom("f'{entry.elapsed_ns / 1e9:.6f}'", "duration in seconds, `0.012345`"),
         "p": Atom("f'<{entry.pid}>'", "process id in angle brackets"),
+        "request_id": Atom("environ.get('prefork.request_id') or '-'", "id of the request"),
         "{NAME}i": Atom("", "request header"),
         "{NAME}o": Atom("", "response header"),
         "{NAME}e": Atom("", "variable of the WSGI environ"),
@@ -104,6 +105,7 @@ JSON_KEYS: Mapping[str, str] = MappingProxyType(
         "duration_s": "f'{entry.elapsed_ns / 1e9:.6f}'",
         "referer": "quote(redact(environ.get('HTTP_REFERER') or ''))",
         "user_agent": "quote(environ.get('HTTP_USER_AGENT'))",
+        "request_id": "quote(environ.get('prefork.request_id'))",
     }
 )
 """Keys of a JSON line; a string that is missing or empty is null."""

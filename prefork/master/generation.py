@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prefork.config import Pool as PoolConfig
 from prefork.heritage import Heritage, InheritedListener
-from prefork.master.listeners import Listener
+from prefork.master.listeners import Listener, key_of
 from prefork.master.plan import Plan, batch_size
 from prefork.scoreboard import Scoreboard
 
@@ -62,6 +62,7 @@ class Generation:
         self, server: str, *, lifeline: int, doorbell: int, channel: int, logs: tuple[int, ...]
     ) -> Heritage:
         """Return what its next mold inherits."""
+        introduced = {key_of(listen) for listen in self.config.listen if listen.proxy_protocol}
         return Heritage(
             server=server,
             pool=self.config.name,
@@ -70,7 +71,12 @@ class Generation:
             doorbell=doorbell,
             channel=channel,
             listeners=tuple(
-                InheritedListener(listener.fileno(), listener.address, ours=not listener.inherited)
+                InheritedListener(
+                    listener.fileno(),
+                    listener.address,
+                    ours=not listener.inherited,
+                    proxy_protocol=listener.key in introduced,
+                )
                 for listener in self.listeners
             ),
             logs=logs,

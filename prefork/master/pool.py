@@ -85,6 +85,7 @@ class Pool:
         self._by_pid: dict[int, Worker] = {}
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
+        self._closing = False
 
     # What the supervisor asks for
 
@@ -133,8 +134,14 @@ class Pool:
         self._carry_out(self.table.scale(wanted, monotonic()))
         return wanted
 
+    def announce_closing(self) -> None:
+        """Have every worker, also one that gets ready later, tell its clients that the pool will stop."""
+        self._closing = True
+        self.broadcast("closing")
+
     def stop(self, deadline: float, reason: str) -> None:
         """Retire all workers until ``deadline``; they first take the connections that wait in the listeners."""
+        self.announce_closing()
         for mold in self._molds.values():
             mold.dismiss()
         self._empty_listeners = True
@@ -332,6 +339,8 @@ class Pool:
                         "worker-ready", f"ready after {took_s:.2f} s", took_s=round(took_s, 3)
                     )
                 self._carry_out(self.table.ready(worker, now))
+                if self._closing:
+                    _send(link, "closing")
             case "failed" if worker.state is State.BOOTING and not link.failure:
                 link.failure = str(message.fields.get("text")) or "it did not say why"
                 worker.reason = worker.reason or "boot-failed"

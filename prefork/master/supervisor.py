@@ -170,10 +170,8 @@ class Supervisor:
                     self.reload()
                 case signal.SIGUSR1:
                     self.reopen_logs()
-                case signal.SIGTTIN:
-                    self.scale_by(1)
-                case signal.SIGTTOU:
-                    self.scale_by(-1)
+                case signal.SIGTTIN | signal.SIGTTOU:
+                    self.scale_by(1 if number == signal.SIGTTIN else -1)
                 case signal.SIGUSR2:
                     self._log.warning("upgrade-unknown", "SIGUSR2: this version cannot upgrade in place")
 
@@ -342,8 +340,7 @@ class Supervisor:
         """Close listeners once the workers that still hold them have taken what waits there."""
 
         def close() -> None:
-            for pool in self._pools():
-                pool.broadcast("close-listeners")
+            self._broadcast("close-listeners")
             for listener in listeners:
                 listener.free_address()
                 listener.close(unlink=True)
@@ -373,8 +370,7 @@ class Supervisor:
         """Stop now: end what runs, but wait for nothing else."""
         self._begin_stop("SIGINT: stopping at once")
         self._end(QUICK_STOP_S, "quick-stop")
-        for pool in self._pools():
-            pool.broadcast("quit")
+        self._broadcast("quit")
 
     def _begin_stop(self, message: str) -> None:
         self._log.info("stopping", message)
@@ -385,18 +381,20 @@ class Supervisor:
             self._reload.roll_back()
             self._reload = None
         self._state = ServerState.STOPPING
+        for pool in self._pools():
+            pool.announce_closing()
 
     def _end(self, within_s: float, reason: str) -> None:
         """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
         self._state = ServerState.STOPPING
         if self._stop_deadline is None:
             self.quiesce(self._estate.listeners)
-            self._loop.call_later(HANDSHAKES_S, self._close_listeners_of_workers)
+            self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))
         deadline = monotonic() + within_s
         self._stop_deadline = min(deadline, self._stop_deadline or deadline)
         for pool in self._pools():
             pool.stop(self._stop_deadline, reason)
 
-    def _close_listeners_of_workers(self) -> None:
+    def _broadcast(self, kind: str) -> None:
         for pool in self._pools():
-            pool.broadcast("close-listeners")
+            pool.broadcast(kind)

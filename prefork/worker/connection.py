@@ -18,13 +18,13 @@ from prefork.worker.exchange import ClientGone, Environ, FileBody, Request, Thre
 from prefork.worker.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from prefork.http.head import Head
+    from prefork.http.head import Head, HeadParser
     from prefork.worker.http_server import HTTPServer
 
 RECEIVE_BYTES = 120 * 1024
 """One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
 
-_IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
+_, _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
 
 class Connection(Outgoing):
@@ -38,17 +38,22 @@ class Connection(Outgoing):
         "cell",
         "fd",
         "keep",
+        "parser",
         "raw",
         "request",
         "server",
         "state",
     )
 
-    def __init__(self, server: HTTPServer, sock: socket, address: Any, base: Environ) -> None:
+    def __init__(
+        self, server: HTTPServer, sock: socket, address: Any, base: Environ, parser: HeadParser
+    ) -> None:
         super().__init__(sock, server.storage, server.response_memory_bytes, server.sending.timeout_s)
         self.server = server
         self.address = address
         self.base = base
+        self.parser = parser
+        """Shared by all connections of clients that are believed as much as this one."""
         self.fd = sock.fileno()
         self.state = _IDLE
         self.raw = b""
@@ -162,6 +167,7 @@ class Connection(Outgoing):
 
     def _receive_head(self, data: bytes) -> None:
         server = self.server
+        parser = self.parser
         known_bytes = len(self.raw)
         if known_bytes:
             data = self.raw + data
@@ -169,14 +175,14 @@ class Connection(Outgoing):
             server.keep_alive.stop(self, None)
         end = len(data)
         # What mostly arrives is one whole head without a body, as the last one was.
-        head = server.known_head(data) if end <= MEMO_BYTES else None
+        head = parser.known(data) if end <= MEMO_BYTES else None
         try:
             if head is None:
-                end = server.find_end(data, known_bytes)
+                end = parser.find_end(data, known_bytes)
                 if end < 0:
                     self._await_head(data)
                     return
-                head = server.parse_head(data[:end])
+                head = parser.parse(data[:end])
             if self.state is _HEAD:
                 server.head.stop(self, None)
             self.raw = rest = data[end:]
@@ -249,6 +255,9 @@ class Connection(Outgoing):
         server = self.server
         # Before a connection is closed, what the client has pipelined is answered.
         keep = server.keeps_connections or bool(self.raw)
+        if server.health is not None and server.health.asks(head):
+            self._tell_health(head, keep and head.keep_alive)
+            return
         request = self.request
         if request is None:
             self.request = Request(head, body, self.base, keep)
@@ -262,6 +271,17 @@ class Connection(Outgoing):
             self.finish()
         else:
             server.threads.submit(self)
+
+    def _tell_health(self, head: Head, keep: bool) -> None:
+        """Answer a health check, without the application."""
+        server = self.server
+        assert server.health is not None
+        try:
+            self.write(server.health.answer(head, server.closing, keep, server.gateway.server_lines(None)))
+        except ClientGone:
+            pass
+        self.keep = keep
+        self.finish()
 
     def _park(self) -> None:
         self.state = _IDLE

@@ -2,19 +2,20 @@
 
 The owner alone may touch the socket and the fields:
 
-===========  ==========  ===================================================  ====================
-state        owner       waits for                                            deadline
-===========  ==========  ===================================================  ====================
-IDLE         loop        the first byte of a request                          ``keep_alive``
-HEAD         loop        the rest of a head; holds its raw bytes, no parser   ``head``
-BODY         loop        the rest of a body; each byte is progress            ``body``
-NEXT         loop        its turn: the next request was pipelined             none
-RUNNING      the thread  the application                                      the request's own
-             it runs in
-FLUSHING     loop        a slow reader; each byte taken is progress           ``send``
-LINGERING    loop        the client's end-of-file, after our own              ``linger``
-CLOSED       nobody
-===========  ==========  ===================================================  ====================
+============  ==========  ===================================================  ====================
+state         owner       waits for                                            deadline
+============  ==========  ===================================================  ====================
+INTRODUCTION  loop        the PROXY header, see ``introduction``               ``head``
+IDLE          loop        the first byte of a request                          ``keep_alive``
+HEAD          loop        the rest of a head; holds its raw bytes, no parser   ``head``
+BODY          loop        the rest of a body; each byte is progress            ``body``
+NEXT          loop        its turn: the next request was pipelined             none
+RUNNING       the thread  the application                                      the request's own
+              it runs in
+FLUSHING      loop        a slow reader; each byte taken is progress           ``send``
+LINGERING     loop        the client's end-of-file, after our own              ``linger``
+CLOSED        nobody
+============  ==========  ===================================================  ====================
 
 The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
 (``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
@@ -37,6 +38,7 @@ from enum import Enum, auto
 class State(Enum):
     """See the table at the top of the module."""
 
+    INTRODUCTION = auto()
     IDLE = auto()
     HEAD = auto()
     BODY = auto()

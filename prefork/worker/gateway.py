@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
+from prefork.http.sender import REQUEST_ID_KEY
 from prefork.http.target import readable_line
 from prefork.log.access import AccessLog
 from prefork.log.access_format import AccessEntry
@@ -20,6 +21,7 @@ from prefork.log.stream import ErrorStream
 from prefork.tracebacks import application_traceback
 from prefork.worker.environ import base_environ, connection_environ
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell, Writer
+from prefork.worker.request_id import request_ids
 from prefork.worker.response import Response
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
@@ -37,16 +39,19 @@ class Gateway:
         multithread: bool = False,
         root_path: str = "",
         server_header: str | None = "prefork",
+        responds_with_id: bool = False,
         deadline_s: float = 0.0,
         slow_s: float = 0.0,
     ) -> None:
-        """``deadline_s`` and ``slow_s`` are those of each request, 0 for none."""
+        """``deadline_s`` and ``slow_s`` are those of each request, 0 for none. Make it after the fork."""
         self.app = app
         self.log = log
         self._deadline_ns = int(deadline_s * 1e9)
         self._slow_ns = int(slow_s * 1e9)
         self._access = access
         self.encoder = HeadEncoder()
+        self.responds_with_id = responds_with_id
+        self._request_ids = request_ids()
         self._base = base_environ(ErrorStream(log), root_path, multithread)
         self._root_path: str = self._base["SCRIPT_NAME"]
         self._server_line = f"Server: {server_header}\r\n".encode("latin-1") if server_header else b""
@@ -70,9 +75,13 @@ class Gateway:
         environ["wsgi.input"] = BytesIO(given) if isinstance(given, bytes) else given.reader()
         if head.chunked:
             environ["CONTENT_LENGTH"] = str(len(given))
-        if self._root_path:
+        # A proxy may have told both the id and the root path, which then is not in the path.
+        request_id = head.environ.get(REQUEST_ID_KEY) or next(self._request_ids)
+        environ[REQUEST_ID_KEY] = request_id
+        if self._root_path and "SCRIPT_NAME" not in head.environ:
             self._strip_root(environ)
-        response = Response(self, request, writer)
+        remote_addr = environ["REMOTE_ADDR"]
+        response = Response(self, request, writer, request_id)
         body: Iterable[bytes] | None = None
         start_ns = cell.enter(head.request_line, self._deadline_ns, self._slow_ns)
         # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
@@ -80,19 +89,19 @@ class Gateway:
             body = self.app(environ, response.start_response)
             response.send_body(body)
         except BaseException as error:
-            self._fail(request, response, error)
+            self._fail(response, error)
         close = getattr(body, "close", None)
         if close is not None:
             try:
                 close()
             except BaseException as error:
-                self._report(request, "close() of the response raised", error)
+                self._report(response, "close() of the response raised", error)
         encoded = response.encoded
         status = encoded.code if encoded else 500
         elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
         if self._access is not None:
             entry = AccessEntry(
-                request.base["REMOTE_ADDR"],
+                remote_addr,
                 head.method,
                 head.target,
                 head.environ["SERVER_PROTOCOL"],
@@ -142,18 +151,19 @@ class Gateway:
         if path == root or path.startswith(root + "/"):
             environ["PATH_INFO"] = path[len(root) :]
 
-    def _fail(self, request: Request, response: Response, error: BaseException) -> None:
+    def _fail(self, response: Response, error: BaseException) -> None:
         """Answer 500 if nothing was sent, else cut the connection so that the client can tell."""
         if response.client_gone:
-            head = request.head
+            head = response.request.head
             self.log.debug(
                 "client-gone",
                 "the client left before its response was sent",
                 method=head.method,
                 target=head.target,
+                request_id=response.request_id,
             )
             return
-        self._report(request, "the application raised", error)
+        self._report(response, "the application raised", error)
         if response.head_sent:
             response.cut()
             return
@@ -162,12 +172,13 @@ class Gateway:
         except ClientGone:
             pass
 
-    def _report(self, request: Request, what: str, error: BaseException) -> None:
-        head = request.head
+    def _report(self, response: Response, what: str, error: BaseException) -> None:
+        head = response.request.head
         self.log.error(
             "request-failed",
             f"{what} {type(error).__name__}: {head.method} {head.target}",
             method=head.method,
             target=head.target,
+            request_id=response.request_id,
             traceback=application_traceback(error),
         )

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from prefork import temporary
 from prefork.errors import ExitStatus
-from prefork.http.head import HeadLimits, HeadParser
+from prefork.http.head import HeadLimits
+from prefork.http.proxy_protocol import ProxyHeader
+from prefork.http.sender import ProxyPolicy
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
 from prefork.worker.gateway import Gateway
+from prefork.worker.health import Health
+from prefork.worker.introduction import Introduction
+from prefork.worker.peers import Peers, peer_name
 from prefork.worker.server import Cell, Log, Server, shown_address
 from prefork.worker.storage import Storage
 
@@ -78,6 +83,7 @@ class HTTPServer(Server):
     """Serve HTTP/1.1; the application runs only for complete requests.
 
     ``before_wait`` is called in each turn of the loop; what is buffered, such as the access log, is written there.
+    ``introduced``: descriptors of the listeners that speak the PROXY protocol.
     """
 
     def __init__(
@@ -91,6 +97,9 @@ class HTTPServer(Server):
         limits: Limits,
         threads: int = 1,
         tmp_dir: str | None = None,
+        proxies: ProxyPolicy | None = None,
+        introduced: Collection[int] = (),
+        health: Health | None = None,
         before_wait: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(listeners, log, cell, threads=threads, connections=limits.connections)
@@ -99,8 +108,8 @@ class HTTPServer(Server):
         self.storage = Storage(limits.memory, limits.spool, temporary.directory(tmp_dir), log)
         self.body_memory_bytes = limits.body_memory
         self.response_memory_bytes = limits.response_memory
-        parser = HeadParser(self.limits)
-        self.find_end, self.parse_head, self.known_head = parser.find_end, parser.parse, parser.known
+        self.peers = Peers(proxies or ProxyPolicy(), self.limits)
+        self.health = health
         self._before_wait = before_wait
         make = self.loop.deadlines
         self.keeps_connections = timeouts.keep_alive > 0
@@ -112,7 +121,10 @@ class HTTPServer(Server):
         self.sending = make(timeouts.send, Connection.expire_sending)
         self.linger = make(LINGER_S, Connection.close)
         self._quiet = False
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, Connection | Introduction] = {}
+        self._introduced = frozenset(introduced)
+        if introduced:
+            self.introductions = make(timeouts.head, Introduction.expire)
         self._local = {listener: _local_name(listener) for listener in listeners}
 
     def service_actions(self) -> None:
@@ -128,8 +140,29 @@ class HTTPServer(Server):
         connection.keep = self.gateway.respond(request, connection, connection.cell)
 
     def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
-        base = self._base_environ(client_address, listener)
-        connection = self._connections[request.fileno()] = Connection(self, request, client_address, base)
+        connection: Connection | Introduction
+        if listener.fileno() in self._introduced:
+            connection = Introduction(self, request, client_address, self._local[listener])
+        else:
+            parser = self.peers.parser(peer_name(client_address), "http")
+            base = self._base_environ(client_address, self._local[listener])
+            connection = Connection(self, request, client_address, base, parser)
+        self._start(connection)
+
+    def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
+        """Serve a connection whose proxy has told whose it is."""
+        local, client, peer = introduction.local, introduction.address, peer_name(introduction.address)
+        if header.endpoints is not None:
+            source, source_port, destination, destination_port = header.endpoints
+            local, client, peer = (destination, str(destination_port)), (source, source_port), source
+        elif not header.local:
+            # The bytes are those of somebody behind the proxy, so they are not to be trusted like the proxy.
+            peer = ""
+        parser = self.peers.parser(peer, "http")
+        self._start(Connection(self, introduction.sock, client, self._base_environ(client, local), parser))
+
+    def _start(self, connection: Connection | Introduction) -> None:
+        self._connections[connection.fd] = connection
         try:
             connection.start()
         except Exception:
@@ -154,17 +187,27 @@ class HTTPServer(Server):
     def done(self, item: Connection) -> None:
         item.finish()
 
+    def announce_closing(self) -> None:
+        super().announce_closing()
+        self._keep_no_more()
+
     def drain(self, final: bool = False) -> None:
         super().drain(final)
-        self.keeps_connections = False
-        for connection in self._connections.values():
-            if connection.state is State.RUNNING and connection.request is not None and not connection.raw:
-                connection.request.keep_alive = False
+        self._keep_no_more()
         if not final and not self._quiet:
             self._quiet = True
             self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
+
+    def _keep_no_more(self) -> None:
+        """Announce in every response from now on that its connection will close."""
+        self.keeps_connections = False
+        for connection in self._connections.values():
+            if isinstance(connection, Connection) and connection.state is State.RUNNING:
+                request = connection.request
+                if request is not None and not connection.raw:
+                    request.keep_alive = False
 
     def disown(self) -> list[int]:
         self.storage.after_fork()
@@ -203,15 +246,26 @@ class HTTPServer(Server):
             status=status,
         )
 
-    def forget(self, connection: Connection) -> None:
+    def note_refused_peer(self, introduction: Introduction, reason: str) -> None:
+        """Count a connection that does not introduce its client, and log it the first time from a peer."""
+        self.cell.add_refused()
+        if self.peers.is_news(peer_name(introduction.address)):
+            self.log.warning(
+                "proxy-header-refused",
+                f"closed the connection from {shown_address(introduction.address)} to a listener with "
+                f"proxy_protocol: {reason}; more of these from there are not logged",
+            )
+
+    def forget(self, connection: Connection | Introduction) -> None:
         """Drop all that is known of a connection that is about to be closed."""
-        for queue in (self.keep_alive, self.head, self.body, self.sending, self.linger):
-            queue.stop(connection, None)
+        if isinstance(connection, Connection):
+            for queue in (self.keep_alive, self.head, self.body, self.sending, self.linger):
+                queue.stop(connection, None)
         del self._connections[connection.fd]
         self.note_closed()
 
-    def _base_environ(self, client_address: Any, listener: socket.socket) -> Environ:
-        host, port = self._local[listener]
+    def _base_environ(self, client_address: Any, local: tuple[str, str]) -> Environ:
+        host, port = local
         if isinstance(client_address, tuple):
             return self.gateway.connection_environ(host, port, client_address[0], str(client_address[1]))
         return self.gateway.connection_environ(host, port, "", "")

@@ -21,11 +21,12 @@ SILENT = "the PROXY header did not arrive in time"
 class Introduction:
     """What there is of a connection before its client is known. Owned by the loop."""
 
-    def __init__(self, server: HTTPServer, sock: socket, address: Any, listener: socket) -> None:
+    def __init__(self, server: HTTPServer, sock: socket, address: Any, local: tuple[str, str]) -> None:
         self.server = server
         self.sock = sock
         self.address = address
-        self.listener = listener
+        self.local = local
+        """Our own end of it, as in SERVER_NAME and SERVER_PORT."""
         self.fd = sock.fileno()
         self.state = State.INTRODUCTION
         self._raw = b""
@@ -82,7 +83,7 @@ class Introduction:
             self.server.introduce(self, header)
 
     def _refuse(self, reason: str) -> None:
-        self.server.refuse_introduction(self, reason)
+        self.server.note_refused_peer(self, reason)
         self.close()
 
     def _leave(self) -> bool:

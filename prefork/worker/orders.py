@@ -57,6 +57,8 @@ class Orders:
                 self.reason = str(order.fields.get("reason") or "retired")
                 self._cell.set_state(DRAINING)
                 self._server.drain(final=bool(order.fields.get("empty_listeners")))
+            case "closing":
+                self._server.announce_closing()
             case "close-listeners" if self._server.draining:
                 self._server.close_listeners()
             case "quit":

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prefork.http.head import HeadLimits, HeadParser
+from prefork.http.memo import Memo
 from prefork.http.sender import ProxyPolicy, Sender, Stranger, TrustedProxy
 from prefork.http.trust import UNIX, Trust
+
+_REMEMBERED = 1024
 
 
 class Peers:
@@ -16,6 +19,7 @@ class Peers:
         self.trust = Trust(policy.trust)
         self._policy = policy
         self._limits = limits
+        self._complained_of: Memo[str, bool] = Memo(_REMEMBERED)
         self._parsers: dict[tuple[bool, str], HeadParser] = {}
 
     def parser(self, peer: str, scheme: str) -> HeadParser:
@@ -23,13 +27,15 @@ class Peers:
         kind = (peer in self.trust, scheme)
         parser = self._parsers.get(kind)
         if parser is None:
-            sender: Sender
-            if kind[0]:
-                sender = TrustedProxy(self._policy, self.trust, scheme)
-            else:
-                sender = Stranger(self._policy)
+            is_trusted, _ = kind
+            policy, trust = self._policy, self.trust
+            sender: Sender = TrustedProxy(policy, trust, scheme) if is_trusted else Stranger(policy)
             parser = self._parsers[kind] = HeadParser(self._limits, sender)
         return parser
+
+    def is_news(self, peer: str) -> bool:
+        """Tell whether this is the first complaint about a peer."""
+        return self._complained_of.get(peer) is None and self._complained_of.remember(peer, True)
 
 
 def peer_name(client_address: Any) -> str:

@@ -41,10 +41,11 @@ class Response:
     _full = False
     """Nothing more will be sent: there is no body, or all of it was; a late ``write()`` does nothing."""
 
-    def __init__(self, gateway: Gateway, request: Request, writer: Writer) -> None:
+    def __init__(self, gateway: Gateway, request: Request, writer: Writer, request_id: str) -> None:
         self._gateway = gateway
-        self._request = request
+        self.request = request
         self._writer = writer
+        self.request_id = request_id
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -125,18 +126,20 @@ class Response:
         encoded = self.encoded
         if encoded is None:
             raise RuntimeError("start_response was not called before the body")
-        head = self._request.head
+        head = self.request.head
         modern = head.version == (1, 1)
         framing = frame(encoded, head.method == "HEAD", modern, known_length)
         self._chunked = framing.chunked
         self._left_bytes = framing.length
         self._full = framing.bodiless
-        keep = head.keep_alive and self._request.keep_alive and framing.ends
+        keep = head.keep_alive and self.request.keep_alive and framing.ends
         self.keep_alive = keep
         self.head_sent = True
-        data = b"".join(
-            (encoded.lines, framing.line, connection_line(keep, modern), self._gateway.server_lines(encoded))
-        )
+        gateway = self._gateway
+        lines = gateway.server_lines(encoded)
+        if gateway.responds_with_id and not encoded.has_request_id:
+            lines = f"X-Request-ID: {self.request_id}\r\n".encode("ascii") + lines
+        data = b"".join((encoded.lines, framing.line, connection_line(keep, modern), lines))
         payload = self._framed(block)
         self._write(data + payload if len(payload) <= _JOIN_BYTES else (data, payload))
 
@@ -165,5 +168,7 @@ class Response:
             raise
 
     def _warn(self, event: str, message: str) -> None:
-        head = self._request.head
-        self._gateway.log.warning(event, message, method=head.method, target=head.target)
+        head = self.request.head
+        self._gateway.log.warning(
+            event, message, method=head.method, target=head.target, request_id=self.request_id
+        )

@@ -8,6 +8,7 @@ How it ends (each is called from the loop, that is from the callback of a watche
 ========================  ==================  =================================================
 call                      new connections     what is open
 ========================  ==================  =================================================
+``announce_closing()``    still accepted      served, announcing that it will close; no end yet
 ``drain()``               left to siblings    finished, then ``serve_forever`` returns
 ``drain(final=True)``     still accepted      served, announcing that it will close
 ``close_listeners()``     the rest is taken   as after ``drain()``
@@ -81,6 +82,8 @@ class Server:
         self.loop = Loop()
         self.draining = False
         """Was the worker told to leave?"""
+        self.closing = False
+        """Does the whole server stop, now or soon?"""
         self.is_fork = False
         """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
@@ -164,6 +167,10 @@ class Server:
         """Watch ``fd`` no more; to be called before it is closed."""
         self.loop.unwatch(fd)
 
+    def announce_closing(self) -> None:
+        """Prepare the clients for the stop of the whole server, which serves on for now."""
+        self.closing = True
+
     def drain(self, final: bool = False) -> None:
         """Finish what is open and end; see the table at the top of the module.
 
@@ -185,6 +192,7 @@ class Server:
         ``ours``: descriptors of the listeners that nobody else will serve. They refuse new connections from
         now on, and those that wait in them are taken.
         """
+        self.announce_closing()
         self._acceptor.refuse(ours)
         self.drain(final=True)
         self._handshakes.start(None)

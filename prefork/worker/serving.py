@@ -10,9 +10,11 @@ import socket
 from prefork.config import Pool
 from prefork.errors import ApplicationError
 from prefork.heritage import Heritage
+from prefork.http.sender import ProxyPolicy
 from prefork.log import Log, Logs
 from prefork.scoreboard import Cell
 from prefork.worker.gateway import Gateway
+from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.server import Server
 
@@ -44,6 +46,7 @@ def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Log
         multithread=pool.threads > 1,
         root_path=pool.root_path,
         server_header=pool.server_header,
+        responds_with_id=pool.request_id.respond,
         deadline_s=pool.timeouts.request,
         slow_s=pool.timeouts.slow,
     )
@@ -56,5 +59,21 @@ def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Log
         limits=pool.limits,
         threads=pool.threads,
         tmp_dir=pool.tmp_dir,
+        proxies=proxy_policy(pool),
+        introduced=[listener.fd for listener in heritage.listeners if listener.proxy_protocol],
+        health=Health(pool.health.live, pool.health.ready) if pool.health.live or pool.health.ready else None,
         before_wait=logs.access.flush if logs.access is not None else None,
+    )
+
+
+def proxy_policy(pool: Pool) -> ProxyPolicy:
+    """Return what proxies in front of a pool may say."""
+    proxy = pool.proxy
+    return ProxyPolicy(
+        trust=proxy.trust,
+        forwarded=proxy.forwarded,
+        use=proxy.use,
+        drop=proxy.untrusted == "drop",
+        allow_names=proxy.allow_names,
+        request_id=pool.request_id.trust,
     )

@@ -83,7 +83,6 @@ def test_a_bare_word_near_a_command_is_a_module_when_there_is_one(folder: Path) 
         ("--max-requests-jitter 100 a:b", "--max-requests-jitter: not available in this version yet"),
         ("--certfile x a:b", "--certfile: not available in this version yet"),
         ("--keyfile x a:b", "--keyfile: not available in this version yet"),
-        ("--forwarded-allow-ips * a:b", "--forwarded-allow-ips: not available in this version yet"),
         ("--statsd-host x a:b", "--statsd-host: not available in this version yet"),
         ("-e SECRET a:b", '--env: expected NAME=VALUE, got "SECRET"'),
         ("-m rw a:b", "--umask: expected a number"),
@@ -126,6 +125,8 @@ def test_a_file_in_reach_is_offered(folder: Path) -> None:
         ("-p /run/p -n shop", {"pidfile": "/run/p", "name": "shop"}),
         ("-u www -g adm -m 022", {"user": "www", "group": "adm", "umask": "0022"}),
         ("-m 0o27", {"umask": "0027"}),
+        ("--forwarded-allow-ips 10.0.0.1,::1", {"proxy.trust": ["10.0.0.1", "::1"]}),
+        ("--forwarded-allow-ips *", {"proxy.trust": ["0.0.0.0/0", "::/0", "unix"]}),
         ("--set timeouts.request=5m", {"timeouts.request": "5m"}),
     ],
 )

@@ -275,7 +275,7 @@ env:
         "app: shop:app  # from app.yaml:1",
         "name: shop  # from app",
         "workers: 3  # from -w",
-        "listen: [{address: 0.0.0.0:5000, backlog: 2048}]  # from PORT",
+        "listen: [{address: 0.0.0.0:5000, backlog: 2048, proxy_protocol: false}]  # from PORT",
         'umask: "0027"  # from app.yaml:2',
         '  DB: "postgres://shop:***@db/shop"  # from app.yaml:4',
         '  DB_PASSWORD: "***"  # from app.yaml:5',
