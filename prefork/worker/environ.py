@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, Any
-
 from prefork import __version__
 from prefork.log.stream import ErrorStream
 from prefork.worker.exchange import Environ
+from prefork.worker.files import FileWrapper
 
 
 def base_environ(errors: ErrorStream, root_path: str, multithread: bool) -> Environ:
@@ -38,17 +36,3 @@ def connection_environ(
     if remote_port:
         environ["REMOTE_PORT"] = remote_port
     return environ
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper``: iterates over a file in blocks."""
-
-    def __init__(self, filelike: IO[bytes], block_size: int = 64 * 1024) -> None:
-        self.filelike = filelike
-        self.block_size = block_size
-        close: Any = getattr(filelike, "close", None)
-        if close is not None:
-            self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.filelike.read(self.block_size), b"")

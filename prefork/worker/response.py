@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from prefork.http.chunked import LAST_CHUNK, chunk
 from prefork.http.response import EncodedHead, Headers, connection_line, frame
 from prefork.worker.exchange import ClientGone, Request, Writer
+from prefork.worker.files import FileRange, FileWrapper
 
 if TYPE_CHECKING:
     from prefork.worker.gateway import Gateway
@@ -78,6 +79,8 @@ class Response:
         """Send what the application returned, and end the response."""
         if type(body) is list or type(body) is tuple:
             self._send_whole(body)
+        elif type(body) is FileWrapper and not self.head_sent and (file := body.range()) is not None:
+            self._send_file(body, file)
         else:
             for block in body:
                 self.write(block)
@@ -121,8 +124,19 @@ class Response:
         else:
             self._send_head(len(block), block)
 
-    def _send_head(self, known_length: int | None, block: bytes) -> None:
-        """Send the head and the first block together."""
+    def _send_file(self, wrapper: FileWrapper, file: FileRange) -> None:
+        """Send the rest of a file. A shorter Content-Length is no mistake here: it makes a range of it."""
+        encoded = self.encoded
+        size = file.size
+        if encoded is not None and encoded.content_length is not None:
+            size = min(size, encoded.content_length)
+        if size > _JOIN_BYTES:
+            self._send_head(size, b"", file._replace(size=size))
+        else:
+            self._send_whole([wrapper.filelike.read(size)])
+
+    def _send_head(self, known_length: int | None, block: bytes, file: FileRange | None = None) -> None:
+        """Send the head and the first block together, or the head and a file."""
         encoded = self.encoded
         if encoded is None:
             raise RuntimeError("start_response was not called before the body")
@@ -140,6 +154,9 @@ class Response:
         if gateway.responds_with_id and not encoded.has_request_id:
             lines = f"X-Request-ID: {self.request_id}\r\n".encode("ascii") + lines
         data = b"".join((encoded.lines, framing.line, connection_line(keep, modern), lines))
+        if file is not None:
+            self._write_file(data, file)
+            return
         payload = self._framed(block)
         self._write(data + payload if len(payload) <= _JOIN_BYTES else (data, payload))
 
@@ -159,13 +176,29 @@ class Response:
         self.sent_bytes += len(block)
         return block
 
+    def _write_file(self, head: bytes, file: FileRange) -> None:
+        if self._full:
+            self._write(head)
+            return
+        if self._left_bytes is not None:
+            self._left_bytes -= file.size
+        self.sent_bytes += file.size
+        try:
+            self._writer.write_file(head, *file)
+        except ClientGone:
+            self._note_gone()
+            raise
+
     def _write(self, data: bytes | tuple[bytes, bytes]) -> None:
         try:
             self._writer.write(data)
         except ClientGone:
-            self.client_gone = True
-            self.keep_alive = False
+            self._note_gone()
             raise
+
+    def _note_gone(self) -> None:
+        self.client_gone = True
+        self.keep_alive = False
 
     def _warn(self, event: str, message: str) -> None:
         head = self.request.head
