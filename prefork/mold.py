@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from prefork import child, environment, privileges
+from prefork import child, environment, privileges, temporary
 from prefork.application import load_application
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.config import Pool
@@ -113,6 +113,7 @@ class Mold:
         began = monotonic()
         environment.enter(self._pool)  # an env_file may be for root's eyes only
         privileges.drop(privileges.resolve(self._pool.user, self._pool.group))
+        self._check_tmp_dir()
         if not preload:
             self._channel.send("ready", preload=False, took_s=monotonic() - began)
             return True
@@ -134,6 +135,18 @@ class Mold:
             )
         self._channel.send("ready", preload=True, took_s=monotonic() - began)
         return True
+
+    def _check_tmp_dir(self) -> None:
+        """Warn if nothing can be spooled: for most requests and responses that does not matter."""
+        folder = temporary.directory(self._pool.tmp_dir)
+        if self._pool.limits.spool and (why := temporary.problem(folder)) is not None:
+            self._log.warning(
+                "tmp-dir-unusable",
+                f"tmp_dir: cannot write a temporary file in {folder}: {why}; larger request bodies are answered with "
+                "507, and a slow reader of a large response holds its thread. Give tmp_dir a writable directory (with "
+                "a read-only root a tmpfs), or set limits.spool to 0",
+                tmp_dir=folder,
+            )
 
     def _fail(self, text: str) -> int:
         self._channel.send("failed", text=clip(text))

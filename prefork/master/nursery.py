@@ -12,6 +12,7 @@ from prefork import privileges
 from prefork.config import Pool as PoolConfig
 from prefork.heritage import Heritage
 from prefork.log import Log, Logs
+from prefork.master import open_files
 from prefork.master.capacity import worker_count
 from prefork.master.cgroup import oom_kills
 from prefork.master.generation import Generation
@@ -55,6 +56,7 @@ class Nursery:
         """
         privileges.resolve(config.user, config.group)
         wanted, explanation = worker_count(config)
+        open_files.make_room(config, self._log)
         addresses = [listener.address for listener in listeners]
         self._log.info(
             "pool-starting",
