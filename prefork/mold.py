@@ -20,6 +20,7 @@ from prefork import child, environment, privileges, temporary
 from prefork.application import load_application
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.config import Pool
+from prefork.contexts import Contexts
 from prefork.errors import ExitStatus, PreforkError
 from prefork.heritage import Heritage, close_all_but
 from prefork.hooks import BeforeFork, Hooks, MoldLoaded
@@ -51,6 +52,7 @@ class Birth:
     logs: Logs
     loaded: Loaded | None
     """None: the worker loads the application itself."""
+    tls: Contexts
 
 
 WorkerMain = Callable[[Birth], int]
@@ -70,6 +72,7 @@ class Mold:
         pool: Pool,
         logs: Logs,
         scoreboard: Scoreboard,
+        tls: Contexts,
         worker_main: WorkerMain,
     ) -> None:
         self._heritage = heritage
@@ -77,6 +80,7 @@ class Mold:
         self._logs = logs
         self._log = logs.log
         self._scoreboard = scoreboard
+        self._tls = tls
         self._worker_main = worker_main
         self._channel = Channel.from_fd(heritage.channel)
         self._ties = Ties(heritage.ties)
@@ -174,6 +178,7 @@ class Mold:
                 scoreboard=self._scoreboard,
                 logs=self._logs,
                 loaded=self._loaded,
+                tls=self._tls,
             )
             with self._ties.kept():
                 spawn_orphan(lambda: self._be_born(birth))
@@ -189,7 +194,13 @@ class Mold:
 
 
 def main(
-    heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, preload: bool, worker_main: WorkerMain
+    heritage: Heritage,
+    pool: Pool,
+    logs: Logs,
+    scoreboard: Scoreboard,
+    tls: Contexts,
+    preload: bool,
+    worker_main: WorkerMain,
 ) -> int:
     """Run as the mold; return its exit status."""
     close_all_but(heritage.descriptors())
@@ -201,6 +212,6 @@ def main(
     )
     capture_output(logs)
     try:
-        return Mold(heritage, pool, logs, scoreboard, worker_main).run(preload)
+        return Mold(heritage, pool, logs, scoreboard, tls, worker_main).run(preload)
     finally:
         logs.flush()

@@ -62,6 +62,8 @@ FLAGS = (
     Flag(("--pythonpath",), "FOLDERS", "pythonpath", _comma_separated),
     Flag(("-p", "--pid"), "FILE", "pidfile"),
     Flag(("-n", "--name"), "NAME", "name"),
+    Flag(("--certfile",), "FILE", "tls.cert"),
+    Flag(("--keyfile",), "FILE", "tls.key"),
     Flag(("-u", "--user"), "USER", "user"),
     Flag(("-g", "--group"), "GROUP", "group"),
     Flag(("-m", "--umask"), "MODE", "umask", _octal),
@@ -71,8 +73,6 @@ FLAGS = (
 LATER = (
     "--max-requests",
     "--max-requests-jitter",
-    "--certfile",
-    "--keyfile",
     "--statsd-host",
 )
 """Flags with a value whose key comes with a later version; ``--reload`` is the one without a value."""

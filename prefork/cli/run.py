@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefork import mold
 from prefork.cli.arguments import Invocation
 from prefork.config import Pool
+from prefork.contexts import Contexts
 from prefork.heritage import Heritage
 from prefork.log import Logs
 from prefork.master.supervisor import Supervisor
@@ -18,5 +19,7 @@ def run(invocation: Invocation) -> int:
     return Supervisor(loaded, invocation.load, _mold_main, Logs(loaded.config.log)).run()
 
 
-def _mold_main(heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, preload: bool) -> int:
-    return mold.main(heritage, pool, logs, scoreboard, preload, boot.main)
+def _mold_main(
+    heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, tls: Contexts, preload: bool
+) -> int:
+    return mold.main(heritage, pool, logs, scoreboard, tls, preload, boot.main)

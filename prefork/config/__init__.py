@@ -5,7 +5,7 @@ from prefork.config.changes import needs_restart
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.nodes import Place
-from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts
+from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts, Tls
 
 __all__ = [
     "Address",
@@ -22,6 +22,7 @@ __all__ = [
     "SystemdAddress",
     "TcpAddress",
     "Timeouts",
+    "Tls",
     "UnixAddress",
     "load",
     "needs_restart",

@@ -15,6 +15,7 @@ from prefork.config.merge import merge_tables
 from prefork.config.nodes import Entry, Node, Place, Report, Scalar, Table, describe, is_null, join
 from prefork.config.rules import KUBERNETES, check_addresses, check_name, check_pool
 from prefork.config.schema import NAME, Config, Listen, Pool
+from prefork.config.tls import check_tls, with_tls
 
 _SERVER_KEYS: Final = [k.name for k in keys(Config)]
 _POOL_KEYS: Final = [k.name for k in keys(Pool)]
@@ -118,6 +119,7 @@ def _read_pool(table: Table, path: str, name: str, environ: Mapping[str, str], r
     pool = Section(Pool).read(_with_environment(table, environ), path, report, {"name": name})
     assert pool is not None
     check_pool(pool, path, report)
+    check_tls(pool, path, report)
     return pool
 
 
@@ -149,6 +151,7 @@ def _set(entries: dict[str, Entry], name: str, text: str, place: Place) -> None:
 
 def _resolve(pool: Pool, path: str, report: Report) -> Pool:
     """Return the pool with the defaults that depend on other keys."""
+    pool = with_tls(pool, path, report)
     timeouts, prefix = pool.timeouts, join(path, "timeouts.")
     if f"{prefix}slow" not in report.origins and 0 < timeouts.request <= timeouts.slow:
         timeouts = replace(timeouts, slow=timeouts.request / 2)

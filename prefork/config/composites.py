@@ -169,6 +169,32 @@ class Shorthand(Kind[T]):
 
 
 @dataclass(frozen=True)
+class Switch(Kind[T | bool]):
+    """A section, or ``true`` or ``false``."""
+
+    section: Section[T]
+    expects: str = "true, false or a mapping"
+
+    def read(self, node: Node, path: str, report: Report) -> T | bool | None:
+        """Read the section, or the boolean."""
+        if isinstance(node, Table):
+            return self.section.read(node, path, report)
+        report.origins[path] = node.place
+        if isinstance(node, Scalar) and isinstance(node.value, bool):
+            return node.value
+        report.wrong(node, path, self.expects)
+        return None
+
+    def show(self, value: T | bool) -> Any:
+        """Return the mapping or the boolean."""
+        return value if isinstance(value, bool) else self.section.show(value)
+
+    def json_schema(self) -> JsonSchema:
+        """Return both forms."""
+        return {"anyOf": [{"type": "boolean"}, self.section.json_schema()]}
+
+
+@dataclass(frozen=True)
 class ListOf(Kind[tuple[T, ...]]):
     """A list; a single item stands for a list of one."""
 

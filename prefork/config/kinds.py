@@ -159,7 +159,7 @@ class Choice(ScalarKind[str]):
         """Return the word."""
         text = scalar.text
         if not scalar.is_text:
-            raise Refused
+            raise Refused(f'quote it: "{text}"' if text in self.words else "")
         if text in self.words:
             return text
         for pattern, name in self.later.items():

@@ -12,7 +12,7 @@ from typing import Any, Final
 from prefork.config import units
 from prefork.config.address import ALL_INTERFACES, Address, TcpAddress, UnixAddress
 from prefork.config.nodes import Place, Report, join
-from prefork.config.schema import Pool
+from prefork.config.schema import Listen, Pool
 
 KUBERNETES: Final = Place("KUBERNETES_SERVICE_HOST")
 """The origin of a `shutdown_delay` that Kubernetes implies; such a default adapts, as all defaults do."""
@@ -47,7 +47,7 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
             limit = f"{higher} ({show(high_value)}, {report.origins.get(high, 'the default')})"
             report.mistake(report.place(low), low, f"expected {words} {limit}, got {show(low_value)}")
     _check_proxy(pool, path, report)
-    for path_of, listen in _listens(pool, path, report):
+    for path_of, listen in listeners(pool, path, report):
         if isinstance(listen.parsed, UnixAddress):
             continue
         for name in ("mode", "owner", "group"):
@@ -74,7 +74,7 @@ def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
     """Check that no two listeners, of one pool or of two, are on one address."""
     seen: list[tuple[Address, str, str]] = []
     for path, pool in pools.items():
-        for path_of, listen in _listens(pool, path, report):
+        for path_of, listen in listeners(pool, path, report):
             for other, other_text, other_path in seen:
                 if _collide(listen.parsed, other):
                     user = f"{other_path} uses {other_text} ({report.place(other_path)})"
@@ -84,7 +84,7 @@ def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
             seen.append((listen.parsed, listen.address, path_of))
 
 
-def _listens(pool: Pool, path: str, report: Report) -> list[tuple[str, Any]]:
+def listeners(pool: Pool, path: str, report: Report) -> list[tuple[str, Listen]]:
     """Return the listeners that are valid, each with its path."""
     where = join(path, "listen")
     is_list = f"{where}[0]" in report.origins

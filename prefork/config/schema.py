@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from prefork.config.address import FORMS, Address, parse
-from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, key
+from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, Switch, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
 from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
 from prefork.config.quantities import Batch, Duration, Mode, Size
@@ -28,11 +28,34 @@ _FILE = Text("a path with a / in it", r"[^\0]*/[^\0]*[^/\0]")
 _ACCOUNT = Text("a name or a number", r"[A-Za-z0-9_][A-Za-z0-9_.-]*", any_scalar=True)
 _HOOK = Text("module:callable", r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _LINE = Text("one line of text", r"[^\0\r\n]*", any_scalar=True)
+_key = key  # for the section that has a key called key
 _DESTINATION = Choice(
     ("stderr", "stdout", "off"),
     _FILE,
     later={"journal": "the journal", r"syslog(:.*)?": "syslog"},
 )
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The certificate of a listener, and what clients must have."""
+
+    cert: str | None = _key(
+        None, _PATH, "PEM file of the certificate, followed by its chain; perhaps of the private key, too."
+    )
+    key: str | None = _key(
+        None, _PATH, "PEM file of the private key, without a passphrase; `cert` when unset."
+    )
+    client_ca: str | None = _key(None, _PATH, "PEM file of the authorities that sign clients' certificates.")
+    client_auth: str = _key(
+        "off", Choice(("off", "optional", "required")), "Ask clients for a certificate, or insist on one."
+    )
+    min_version: str = _key("1.2", Choice(("1.2", "1.3")), "The oldest version of TLS, in quotes.")
+    ciphers: str | None = _key(
+        None,
+        _LINE,
+        "Ciphers of TLS 1.2 in OpenSSL's notation; when unset those with forward secrecy and AEAD.",
+    )
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,11 @@ class Listen:
         "Connections begin with a PROXY header, of version 1 or 2, from a peer in `proxy.trust`; others are "
         "closed.",
     )
-    LATER: ClassVar = ("tls",)
+    tls: Tls | bool | None = key(
+        None,
+        Switch(Section(Tls)),
+        "Keys that differ from `tls` of the pool; true: just that; false: no TLS here. As the pool when unset.",
+    )
 
     @property
     def parsed(self) -> Address:
@@ -226,6 +253,7 @@ class Pool:
         _PATH,
         "Directory of temporary files for large bodies, relative to `chdir`; $TMPDIR or /tmp when unset.",
     )
+    tls: Tls | None = key(None, Section(Tls), "TLS on the listeners; none when unset.")
     timeouts: Timeouts = key({}, Section(Timeouts), "How long things may take.")
     limits: Limits = key({}, Section(Limits), "How big things may be.")
     proxy: Proxy = key({}, Section(Proxy), "What proxies in front may say of a request.")
@@ -256,7 +284,6 @@ class Pool:
     )
     LATER: ClassVar = (
         "recycle",
-        "tls",
         "warmup",
         "share_connections",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefork.config import Pool as PoolConfig
+from prefork.contexts import Contexts
 from prefork.heritage import Heritage, InheritedListener
 from prefork.master.listeners import Listener, key_of
 from prefork.master.plan import Plan, batch_size
@@ -26,10 +27,17 @@ class Generation:
     wanted: int
     listeners: tuple[Listener, ...]
     scoreboard: Scoreboard
+    tls: Contexts
 
     @classmethod
     def create(
-        cls, number: int, config: PoolConfig, wanted: int, listeners: tuple[Listener, ...], doorbell: int
+        cls,
+        number: int,
+        config: PoolConfig,
+        wanted: int,
+        listeners: tuple[Listener, ...],
+        doorbell: int,
+        tls: Contexts,
     ) -> Generation:
         """Make its shared memory; no process yet."""
         scoreboard = Scoreboard.create(
@@ -39,7 +47,7 @@ class Generation:
             threads=config.threads,
             doorbell=doorbell,
         )
-        return cls(number, config, wanted, listeners, scoreboard)
+        return cls(number, config, wanted, listeners, scoreboard, tls)
 
     def plan(self) -> Plan:
         """Return what the slot table should aim at."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from prefork import privileges
 from prefork.config import Pool as PoolConfig
+from prefork.contexts import Contexts
 from prefork.heritage import Heritage
 from prefork.log import Log, Logs
 from prefork.master import open_files
 from prefork.master.capacity import worker_count
+from prefork.master.certificates import contexts_of
 from prefork.master.cgroup import oom_kills
 from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
@@ -22,7 +25,7 @@ from prefork.master.pool import Means, Pool, Watcher
 from prefork.master.request_watch import RequestWatch
 from prefork.scoreboard import Scoreboard
 
-MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, bool], int]
+MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, Contexts, bool], int]
 """The life of a mold; handed in, since the master never imports the code of molds and workers."""
 
 
@@ -39,6 +42,7 @@ class Nursery:
         self._mold_main = mold_main
         # Nothing is ever written: at its end-of-file the master is dead. The other end stays open with it.
         self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
+        self._contexts: WeakSet[Contexts] = WeakSet()
         self._oom_kills = oom_kills()
         self._means = Means(loop, log, self._run_mold, self._oom_happened)
 
@@ -52,11 +56,13 @@ class Nursery:
     ) -> Pool:
         """Start a generation of ``pool``, or of a new pool if it is None.
 
-        Raises ``PreforkError`` if its user or number of workers makes no sense here.
+        Raises ``PreforkError`` if its user, its number of workers or its certificates make no sense here.
         """
         privileges.resolve(config.user, config.group)
         wanted, explanation = worker_count(config)
         open_files.make_room(config, self._log)
+        contexts = contexts_of(config, listeners)
+        self._contexts.add(contexts)
         addresses = [listener.address for listener in listeners]
         self._log.info(
             "pool-starting",
@@ -67,7 +73,9 @@ class Nursery:
             app=config.app,
             listeners=addresses,
         )
-        made = Generation.create(generation, config, wanted, tuple(listeners), self._requests.doorbell)
+        made = Generation.create(
+            generation, config, wanted, tuple(listeners), self._requests.doorbell, tls=contexts
+        )
         self._requests.adopt(made.scoreboard)
         if pool is None:
             pool = Pool(made, self._means, watcher)
@@ -82,7 +90,11 @@ class Nursery:
             channel=channel,
             logs=self._logs.fds,
         )
-        return self._mold_main(heritage, generation.config, self._logs, generation.scoreboard, preload)
+        for contexts in self._contexts - {generation.tls}:
+            contexts.forget()  # no pool has the private keys of another
+        return self._mold_main(
+            heritage, generation.config, self._logs, generation.scoreboard, generation.tls, preload
+        )
 
     def _oom_happened(self) -> bool:
         before, self._oom_kills = self._oom_kills, oom_kills()

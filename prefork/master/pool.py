@@ -359,11 +359,13 @@ class Pool:
             link.channel.close()
 
     def _forget_generations(self) -> None:
-        """Give up the shared memory of generations whose last process is gone."""
+        """Give up the shared memory and private keys of generations whose last process is gone."""
         living = {worker.generation for worker in self.table.workers.values()}
         for number in [n for n, mold in self._molds.items() if mold.is_gone and n not in living]:
             del self._molds[number]
-            self.generations.pop(number).scoreboard.close()
+            generation = self.generations.pop(number)
+            generation.scoreboard.close()
+            generation.tls.forget()
 
 
 def _send(link: _Link, kind: str, fds: Sequence[int] = (), **fields: object) -> None:

@@ -52,7 +52,7 @@ def main(birth: Birth) -> int:
                 loaded = birth.loaded or load(pool)
                 argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
                 loaded.hooks.run("after_fork", argument, log)
-            server = make_server(loaded.app, pool, heritage, log, logs, cell)
+            server = make_server(loaded.app, pool, heritage, log, logs, cell, birth.tls)
         except PreforkError as error:
             return _fail(channel, str(error))
         except Exception:

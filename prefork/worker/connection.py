@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RECEIVE_BYTES = 120 * 1024
 """One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
 
-_, _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
+_, _, _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
 
 class Connection(Outgoing):
@@ -90,10 +90,8 @@ class Connection(Outgoing):
             # Nothing complete is waiting, since a complete request is never left unanswered. A half-received
             # one can never be completed.
             self.close()
-        elif self._body is not None:
-            self._receive_body(data)
-        elif self.state is not _LINGERING:
-            self._receive_head(data)
+        else:
+            self._received(data)
 
     def finish(self) -> None:
         """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
@@ -164,6 +162,12 @@ class Connection(Outgoing):
             self.close()
 
     # Receiving.
+
+    def _received(self, data: bytes) -> None:
+        if self._body is not None:
+            self._receive_body(data)
+        elif self.state is not _LINGERING:
+            self._receive_head(data)
 
     def _receive_head(self, data: bytes) -> None:
         server = self.server

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import methodcaller
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prefork import temporary
 from prefork.errors import ExitStatus
@@ -17,7 +19,8 @@ from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
-from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell
+from prefork.worker.entrance import Entrance, entrances
+from prefork.worker.exchange import ClientGone, Request, ThreadCell
 from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
@@ -25,6 +28,10 @@ from prefork.worker.peers import Peers, peer_name
 from prefork.worker.server import Cell, Log, Server, shown_address
 from prefork.worker.storage import Storage
 
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+NO_TLS: Mapping[int, SSLContext] = MappingProxyType({})
 LINGER_S = 2.0
 """How long to read and drop what a client still sends after our last response."""
 
@@ -82,6 +89,7 @@ class Limits(Protocol):
 class HTTPServer(Server):
     """Serve HTTP/1.1; the application runs only for complete requests.
 
+    ``tls`` has the contexts of listeners by their descriptors; those that are not in it are plain.
     ``before_wait`` is called in each turn of the loop; what is buffered, such as the access log, is written there.
     ``introduced``: descriptors of the listeners that speak the PROXY protocol.
     """
@@ -96,6 +104,7 @@ class HTTPServer(Server):
         timeouts: Timeouts,
         limits: Limits,
         threads: int = 1,
+        tls: Mapping[int, SSLContext] = NO_TLS,
         tmp_dir: str | None = None,
         proxies: ProxyPolicy | None = None,
         introduced: Collection[int] = (),
@@ -116,16 +125,15 @@ class HTTPServer(Server):
         """May a client send another request on its connection? Not while draining."""
         # A connection that is not to be kept, too, has some time for the first byte of its one request.
         self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
-        self.head = make(timeouts.head, Connection.expire_head)
+        self.head = make(timeouts.head, methodcaller("expire_head"))
         self.body = make(timeouts.body, Connection.expire_body)
         self.sending = make(timeouts.send, Connection.expire_sending)
-        self.linger = make(LINGER_S, Connection.close)
+        self.linger = make(LINGER_S, methodcaller("close"))
         self._quiet = False
         self._connections: dict[int, Connection | Introduction] = {}
-        self._introduced = frozenset(introduced)
         if introduced:
             self.introductions = make(timeouts.head, Introduction.expire)
-        self._local = {listener: _local_name(listener) for listener in listeners}
+        self._entrances = entrances(listeners, introduced, tls)
 
     def service_actions(self) -> None:
         if self._before_wait is not None:
@@ -140,26 +148,32 @@ class HTTPServer(Server):
         connection.keep = self.gateway.respond(request, connection, connection.cell)
 
     def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
-        connection: Connection | Introduction
-        if listener.fileno() in self._introduced:
-            connection = Introduction(self, request, client_address, self._local[listener])
+        entrance = self._entrances[listener]
+        if entrance.introduced:
+            self._start(Introduction(self, request, client_address, entrance))
         else:
-            parser = self.peers.parser(peer_name(client_address), "http")
-            base = self._base_environ(client_address, self._local[listener])
-            connection = Connection(self, request, client_address, base, parser)
-        self._start(connection)
+            self._open(request, entrance, entrance.local, client_address, peer_name(client_address))
 
     def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
         """Serve a connection whose proxy has told whose it is."""
-        local, client, peer = introduction.local, introduction.address, peer_name(introduction.address)
+        entrance, client = introduction.entrance, introduction.address
+        local, peer = entrance.local, peer_name(client)
         if header.endpoints is not None:
             source, source_port, destination, destination_port = header.endpoints
             local, client, peer = (destination, str(destination_port)), (source, source_port), source
         elif not header.local:
             # The bytes are those of somebody behind the proxy, so they are not to be trusted like the proxy.
             peer = ""
-        parser = self.peers.parser(peer, "http")
-        self._start(Connection(self, introduction.sock, client, self._base_environ(client, local), parser))
+        self._open(introduction.sock, entrance, local, client, peer)
+
+    def _open(
+        self, sock: socket.socket, entrance: Entrance, local: tuple[str, str], client: Any, peer: str
+    ) -> None:
+        """Begin with a connection; ``peer`` is whom its requests are trusted as, see ``peer_name``."""
+        host, port = client[:2] if isinstance(client, tuple) else ("", "")
+        base = self.gateway.connection_environ(*local, host, str(port), entrance.scheme)
+        parser = self.peers.parser(peer, entrance.scheme)
+        self._start(entrance.make(self, sock, client, base, parser))
 
     def _start(self, connection: Connection | Introduction) -> None:
         self._connections[connection.fd] = connection
@@ -256,6 +270,11 @@ class HTTPServer(Server):
                 f"proxy_protocol: {reason}; more of these from there are not logged",
             )
 
+    def note_tls_failure(self, connection: Connection, reason: str) -> None:
+        """Count and log a connection that ends because of its TLS, mostly in the handshake."""
+        self.cell.add_refused()
+        self.log.info("tls-failed", f"no TLS with {shown_address(connection.address)}: {reason}")
+
     def forget(self, connection: Connection | Introduction) -> None:
         """Drop all that is known of a connection that is about to be closed."""
         if isinstance(connection, Connection):
@@ -263,14 +282,3 @@ class HTTPServer(Server):
                 queue.stop(connection, None)
         del self._connections[connection.fd]
         self.note_closed()
-
-    def _base_environ(self, client_address: Any, local: tuple[str, str]) -> Environ:
-        host, port = local
-        if isinstance(client_address, tuple):
-            return self.gateway.connection_environ(host, port, client_address[0], str(client_address[1]))
-        return self.gateway.connection_environ(host, port, "", "")
-
-
-def _local_name(listener: socket.socket) -> tuple[str, str]:
-    name = listener.getsockname()
-    return (name[0], str(name[1])) if isinstance(name, tuple) else ("", "")

@@ -13,6 +13,7 @@ from prefork.worker.connection_state import State
 from prefork.worker.peers import peer_name
 
 if TYPE_CHECKING:
+    from prefork.worker.entrance import Entrance
     from prefork.worker.http_server import HTTPServer
 
 SILENT = "the PROXY header did not arrive in time"
@@ -21,12 +22,11 @@ SILENT = "the PROXY header did not arrive in time"
 class Introduction:
     """What there is of a connection before its client is known. Owned by the loop."""
 
-    def __init__(self, server: HTTPServer, sock: socket, address: Any, local: tuple[str, str]) -> None:
+    def __init__(self, server: HTTPServer, sock: socket, address: Any, entrance: Entrance) -> None:
         self.server = server
         self.sock = sock
         self.address = address
-        self.local = local
-        """Our own end of it, as in SERVER_NAME and SERVER_PORT."""
+        self.entrance = entrance
         self.fd = sock.fileno()
         self.state = State.INTRODUCTION
         self._raw = b""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 
 from prefork.config import Pool
+from prefork.contexts import Contexts
 from prefork.errors import ApplicationError
 from prefork.heritage import Heritage
 from prefork.http.sender import ProxyPolicy
@@ -19,7 +20,9 @@ from prefork.worker.http_server import HTTPServer
 from prefork.worker.server import Server
 
 
-def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Logs, cell: Cell) -> Server:
+def make_server(
+    app: object, pool: Pool, heritage: Heritage, log: Log, logs: Logs, cell: Cell, contexts: Contexts
+) -> Server:
     """Return the server for ``app``: a WSGI callable, or a subclass of ``Server``.
 
     A subclass of ``HTTPServer`` names its WSGI callable in the class attribute ``application``.
@@ -27,6 +30,10 @@ def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Log
     """
     listeners = [socket.socket(fileno=listener.fd) for listener in heritage.listeners]
     if isinstance(app, type) and issubclass(app, Server) and not issubclass(app, HTTPServer):
+        if contexts.by_listener:
+            raise ApplicationError(
+                f"cannot use {pool.app} with tls: only the web server speaks it; wrap the sockets in process_request"
+            )
         return app(listeners, log, cell, threads=pool.threads, connections=pool.limits.connections)
     server_class: type[HTTPServer] = HTTPServer
     if isinstance(app, type) and issubclass(app, HTTPServer):
@@ -58,6 +65,7 @@ def make_server(app: object, pool: Pool, heritage: Heritage, log: Log, logs: Log
         timeouts=pool.timeouts,
         limits=pool.limits,
         threads=pool.threads,
+        tls=contexts.by_listener,
         tmp_dir=pool.tmp_dir,
         proxies=proxy_policy(pool),
         introduced=[listener.fd for listener in heritage.listeners if listener.proxy_protocol],

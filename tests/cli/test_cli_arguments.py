@@ -81,8 +81,6 @@ def test_a_bare_word_near_a_command_is_a_module_when_there_is_one(folder: Path) 
         ("--reload a:b", "--reload: not available in this version yet"),
         ("--max-requests 100 a:b", "--max-requests: not available in this version yet"),
         ("--max-requests-jitter 100 a:b", "--max-requests-jitter: not available in this version yet"),
-        ("--certfile x a:b", "--certfile: not available in this version yet"),
-        ("--keyfile x a:b", "--keyfile: not available in this version yet"),
         ("--statsd-host x a:b", "--statsd-host: not available in this version yet"),
         ("-e SECRET a:b", '--env: expected NAME=VALUE, got "SECRET"'),
         ("-m rw a:b", "--umask: expected a number"),

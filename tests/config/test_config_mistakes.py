@@ -23,7 +23,6 @@ VALUES = {
     "{min, max} is not available in this version of prefork",
     f"threads: {'9' * 5000}": f'1:10: threads: expected an integer from 1 to 256, got "{"9" * 60}…"',
     "workrs: 4": '1:1: workrs: unknown key; did you mean "workers"?',
-    "tls: {}": "1:1: tls: not available in this version of prefork",
     "preload: yes": '1:10: preload: expected auto, true or false, got "yes"',
     "umask: 022": '1:8: umask: expected an octal mode in quotes such as "0660", got 022; quote it: "022"',
     "umask: '9'": '1:8: umask: expected an octal mode in quotes such as "0660", got "9"',
@@ -155,9 +154,9 @@ def test_a_secret_is_not_told() -> None:
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
-    text = "tls: {}\nworkers: x\nlog: {level: x, levle: y}\nworkers: 2\ntimeouts: {slow: 99s}\n"
+    text = "recycle: {}\nworkers: x\nlog: {level: x, levle: y}\nworkers: 2\ntimeouts: {slow: 99s}\n"
     assert [line.split(": ")[:2] for line in mistakes_of(text)] == [
-        ["app.yaml:1:1", "tls"],
+        ["app.yaml:1:1", "recycle"],
         ["app.yaml:1:1", "app"],
         ["app.yaml:2:10", "workers"],
         ["app.yaml:3:14", "log.level"],

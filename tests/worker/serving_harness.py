@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,7 @@ def serving(
     listener: socket.socket | None = None,
     timeouts: dict[str, float] | None = None,
     limits: dict[str, int] | None = None,
+    tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> Iterator[Serving]:
     """Serve ``app`` (or run a plain ``Server`` class); each listener is a duplicate, as in a worker."""
@@ -170,6 +172,7 @@ def serving(
             board.cells[0],
             Gateway(app, log=log, multithread=threads > 1),
             threads=threads,
+            tls={own.fileno(): tls} if tls else {},
             timeouts=SimpleNamespace(**TIMEOUTS | (timeouts or {})),
             limits=SimpleNamespace(**bounds),
             **options,
