@@ -12,6 +12,7 @@ help:
 	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
 	@echo "make docs    write the generated parts of docs/ again"
 	@echo "make bench   compare with other servers and write docs/performance.md (several minutes)"
+	@echo "make fuzz    look for bytes that break the HTTP layer (30 minutes; less: make fuzz SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 
 $(BIN)/python:
@@ -59,6 +60,18 @@ bench: $(VENV)/.demo
 	@.ci/apt cc=gcc taskset=util-linux
 	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
 	$(BIN)/python -m bench
+
+$(VENV)/.fuzz: pyproject.toml | $(BIN)/python
+	$(PIP) -e ".[dev,test,fuzz]"
+	@touch $@
+
+# Finds are written to var/fuzz; see tests/fuzz/fuzz_target.py.
+SECONDS ?= 600
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz
+	for target in head chunks connection; do \
+		nice -n 19 $(BIN)/python tests/fuzz/fuzz_target.py $$target $(SECONDS) var/fuzz || exit 1; \
+	done
 
 .PHONY: clean
 clean:

@@ -59,6 +59,8 @@ class ChunkedDecoder:
         self._kept = b""
         self._chunk_left = 0
         self._extensions_bytes = 0
+        self._searched_bytes = 0
+        """Of the trailers that are kept: a byte at a time they are not searched again and again."""
         self.body_bytes = 0
         """Announced so far: those of a chunk count as soon as its size is known."""
         self.complete = False
@@ -125,13 +127,14 @@ class ChunkedDecoder:
         if data[at : at + 2] == b"\r\n":
             self._complete()
             return 2
-        end = data.find(b"\r\n\r\n", at)
+        end = data.find(b"\r\n\r\n", at + max(0, self._searched_bytes - 3))
         size = (end + 4 if end >= 0 else len(data)) - at
         if size > self._limits.head_bytes:
             raise BadRequest(431, f"trailers longer than {self._limits.head_bytes} bytes")
         if end < 0:
-            if is_broken(data, at):
+            if is_broken(data, at + max(0, self._searched_bytes - 1)):
                 raise BadRequest(400, f"control byte or bare line end in the trailers: {shown(data[at:])}")
+            self._searched_bytes = size
             return 0
         for name in field_names(data[at : end + 2], self._limits.fields):
             if name.lower() in _FORBIDDEN:

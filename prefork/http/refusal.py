@@ -21,4 +21,4 @@ class BadRequest(Exception):
 
 def shown(raw: bytes, limit: int = 60) -> str:
     """Return ``raw`` quoted and escaped, cut to ``limit`` bytes, for use in a reason."""
-    return ascii(raw[:limit])[1:] + ("…" if len(raw) > limit else "")
+    return ascii(raw[:limit])[1:] + ("..." if len(raw) > limit else "")

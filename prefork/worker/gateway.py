@@ -119,12 +119,15 @@ class Gateway:
     def refuse(self, status: int, reason: str, received: bytes, base: Environ) -> bytes:
         """Return the complete answer to a request that does not reach the application; close after it.
 
-        ``received`` is the request from its first byte, as far as it is at hand, for the access log.
+        ``received`` is the request from its first byte, as far as it is at hand.
         """
         answer = own_response(status, reason, connection_line(False, True), self.server_lines(None))
+        method, target, protocol = readable_line(received)
+        head_bytes = answer.index(b"\r\n\r\n") + 4
+        if method == "HEAD":
+            answer = answer[:head_bytes]
         if self._access is not None:
-            method, target, protocol = readable_line(received)
-            sent_bytes = len(answer) - answer.index(b"\r\n\r\n") - 4
+            sent_bytes = len(answer) - head_bytes
             entry = AccessEntry(
                 base["REMOTE_ADDR"], method, target, protocol, status, sent_bytes, time(), elapsed_ns=0
             )

@@ -1,0 +1,73 @@
+"""The coverage-guided fuzz targets, run by ``make fuzz``: ``fuzz_target.py head|chunks|connection SECONDS FOLDER``.
+
+Each input begins with a byte that decides where the rest is cut. Inputs worth keeping grow in ``FOLDER/<target>``, one
+that breaks a rule of ``wire_agreement`` is written to ``FOLDER/find-<target>-…``; once mended it belongs into
+``corpus/``, which the ordinary tests replay.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["prefork.http", "prefork.worker"]):
+    import wire_agreement as agreement
+    from peer_reading import check_against_h11
+
+HERE = Path(__file__).parent
+CHUNKED = b"POST /?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def head(data: bytes) -> None:
+    agreement.check_head(data[1:], agreement.cuts_of(data))
+    check_against_h11(data[1:])
+
+
+def chunks(data: bytes) -> None:
+    agreement.check_chunks(data[1:], agreement.cuts_of(data))
+
+
+def connection() -> Callable[[bytes], None]:
+    machine = agreement.Machine()
+
+    def target(data: bytes) -> None:
+        agreement.check_connection(machine, data[1:], agreement.cuts_of(data))
+
+    return target
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Return what to begin with: the cases of the unit tests."""
+    sys.path.append(str(HERE.parent / "http"))
+    import test_http_chunked
+    import test_http_head
+
+    tables = (test_http_head.ACCEPTED, test_http_head.REFUSED)
+    heads = [case[0] for table in tables for case in table.values()]
+    bodies = [*test_http_chunked.ACCEPTED, *(case[0] for case in test_http_chunked.REFUSED.values())]
+    return {"head": heads, "chunks": bodies, "connection": heads + [CHUNKED + body + NEXT for body in bodies]}
+
+
+def main(name: str, seconds: str, folder: str) -> None:
+    corpus = Path(folder) / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds()[name]):
+        (corpus / f"seed-{number}").write_bytes(b"\7" + seed)
+    options = [
+        f"-dict={HERE / 'dictionary.txt'}",
+        f"-max_total_time={seconds}",
+        f"-artifact_prefix={folder}/find-{name}-",
+        "-max_len=900",
+        "-len_control=20",
+        "-print_final_stats=1",
+    ]
+    target = {"head": lambda: head, "chunks": lambda: chunks, "connection": connection}[name]()
+    atheris.Setup([sys.argv[0], *options, str(corpus)], target)
+    atheris.Fuzz()
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,303 @@
+"""What must be true of any bytes: read whole or in pieces, they mean the same, and every one ends well.
+
+Used by the property tests, by the replay of the corpus, and by the fuzz targets. A violation is an ``AssertionError``
+(or whatever the product raises). Nothing here waits: the server's loop is turned by hand, over a socketpair.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+from prefork.http.chunked import ChunkedDecoder
+from prefork.http.head import Head, HeadLimits, HeadParser
+from prefork.http.refusal import BadRequest
+from prefork.scoreboard import Scoreboard
+from prefork.worker.connection_state import State
+from prefork.worker.gateway import Gateway
+from prefork.worker.http_server import HTTPServer
+
+# Small, so that mutations reach them.
+LIMITS = HeadLimits(request_line_bytes=100, fields=8, head_bytes=400, body_bytes=200)
+
+_VARYING = re.compile(rb"HTTP/1\.1 100 Continue\r\n\r\n|Date: [^\r]*\r\n")
+_CLIENT_AND_SERVER = {"wsgi.errors", "wsgi.input", "wsgi.file_wrapper"}
+
+
+def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """Cut ``data`` at the positions in ``cuts``, which may be any numbers."""
+    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    return [data[begin:end] for begin, end in pairwise(places) if begin < end]
+
+
+def cuts_of(data: bytes) -> list[int]:
+    """Return the cuts that the first byte of a fuzzer's input stands for."""
+    seed = data[0] if data else 0
+    return [seed, seed * 7 % 256, seed * 31 % 256]
+
+
+# The pure readers.
+
+
+def read_head(parts: Sequence[bytes], parser: HeadParser) -> tuple[Head, int] | int | None:
+    """Return the head and its length, the status of a refusal, or None when the head is incomplete."""
+    buffer = b""
+    try:
+        for part in parts:
+            known_bytes = len(buffer)
+            buffer += part
+            end = parser.find_end(buffer, known_bytes)
+            if end >= 0:
+                head = parser.parse(buffer[:end])
+                assert parser.known(buffer[:end]) in (head, None)
+                return head, end
+    except BadRequest as refusal:
+        check_refusal(refusal)
+        return refusal.status
+    return None
+
+
+def check_refusal(refusal: BadRequest) -> None:
+    assert refusal.status in (400, 413, 414, 417, 431, 501, 505, 507)
+    assert refusal.reason.isprintable()
+
+
+def check_head(data: bytes, cuts: Iterable[int] = ()) -> None:
+    """Check that ``data`` is the same head, or none, however it arrives."""
+    parser = HeadParser(LIMITS)
+    whole = read_head([data], parser)
+    for parts in (pieces(data, range(len(data))), pieces(data, cuts)):
+        for reader in (parser, HeadParser(LIMITS)):
+            assert same(whole, read_head(parts, reader)), (whole, read_head(parts, reader))
+    if isinstance(whole, tuple):
+        check_what_was_promised(*whole, data)
+
+
+def same(whole: object, cut: object) -> bool:
+    """Bytes that are wrong in two ways may be refused for either, whichever is seen first."""
+    return cut == whole or (isinstance(whole, int) and isinstance(cut, int))
+
+
+def check_what_was_promised(head: Head, length: int, data: bytes) -> None:
+    """Check what applications rely on and what would let a request be smuggled."""
+    raw = data[:length]
+    environ = head.environ
+    assert all(type(value) is str for value in environ.values())
+    for key, value in environ.items():
+        assert re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Z]+", key), key
+        assert key == "PATH_INFO" or not re.search(r"[\0-\x08\x0a-\x1f\x7f]", value), (key, value)
+        assert "\0" not in value
+    assert length <= LIMITS.head_bytes
+    assert head.path.startswith("/") or (head.method, head.target, head.path) == ("OPTIONS", "*", "")
+    assert head.method != "CONNECT"
+    assert raw.endswith(b"\r\n\r\n")
+    assert b"\n" not in raw.replace(b"\r\n", b"")
+    assert b"\r" not in raw.replace(b"\r\n", b"")
+    lines = raw.strip(b"\r\n").lower().split(b"\r\n")
+    names = [line.partition(b":")[0] for line in lines[1:]]
+    assert not any(name != name.strip() for name in names)
+    assert names.count(b"host") == 1 or head.version == (1, 0)
+    assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
+    assert head.chunked == (b"transfer-encoding" in names)
+    assert head.content_length <= LIMITS.body_bytes
+    assert environ.get("CONTENT_LENGTH", "0") == str(head.content_length)
+    assert len(names) <= LIMITS.fields
+
+
+def read_chunks(parts: Sequence[bytes]) -> tuple[bytes, bytes | None] | int:
+    """Return the body and what is behind it (None when it is incomplete), or the status of a refusal."""
+    decoder, body, behind = ChunkedDecoder(LIMITS), b"", b""
+    try:
+        for part in parts:
+            if decoder.complete:
+                behind += part
+                continue
+            body += decoder.feed(part)
+            behind += decoder.rest
+    except BadRequest as refusal:
+        check_refusal(refusal)
+        return refusal.status
+    assert len(body) <= decoder.body_bytes <= LIMITS.body_bytes
+    return body, behind if decoder.complete else None
+
+
+def check_chunks(data: bytes, cuts: Iterable[int] = ()) -> None:
+    """Check that ``data`` is the same chunked body, or none, however it arrives."""
+    whole = read_chunks([data])
+    for parts in (pieces(data, range(len(data))), pieces(data, cuts)):
+        assert same(whole, read_chunks(parts)), (whole, read_chunks(parts))
+
+
+# Whole connections.
+
+
+class Record:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, event: str, message: str, /, **fields: Any) -> None:
+        self.lines.append((event, f"{message} {fields.get('traceback', '')}"))
+
+    debug = warning = error = info
+
+
+class Outcome:
+    """What one connection came to."""
+
+    def __init__(self) -> None:
+        self.answered = b""
+        self.requests: list[tuple[dict[str, Any], bytes]] = []
+        """Environ and body of those that the application saw."""
+        self.closed = False
+        """Was it closed by the server before the client said that it sends no more?"""
+
+    def statuses(self) -> list[int]:
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) (?!Continue)", self.answered)]
+
+
+class Machine:
+    """A web server whose loop the caller turns; one connection at a time."""
+
+    def __init__(self, app: Callable[..., Any] | None = None) -> None:
+        self.log = Record()
+        self._app = app or _echo
+        self._outcome = Outcome()
+        self._doorbell = os.eventfd(0, os.EFD_CLOEXEC)
+        self._board = Scoreboard.create("fuzz", 1, cells=1, threads=1, doorbell=self._doorbell)
+        # Never accepted from; it only gives the server its name.
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._name = self._listener.getsockname()
+        self.server = HTTPServer(
+            [self._listener],
+            self.log,
+            self._board.cells[0],
+            Gateway(self._record, log=self.log),  # type: ignore[arg-type]
+            timeouts=SimpleNamespace(keep_alive=60.0, head=60.0, body=60.0, send=60.0),
+            limits=SimpleNamespace(
+                request_line=LIMITS.request_line_bytes,
+                fields=LIMITS.fields,
+                head=LIMITS.head_bytes,
+                body=LIMITS.body_bytes,
+                body_memory=100,
+                response_memory=1000,
+                memory=100_000,
+                spool=100_000,
+                connections=10,
+            ),
+        )
+        self.server.main_cell.bind()
+
+    def close(self) -> None:
+        self.server.server_close()
+        self._board.close()
+        os.close(self._doorbell)
+
+    def connection(self, parts: Sequence[bytes]) -> Outcome:
+        """Send ``parts`` one after the other, then the end of the file; return what came back."""
+        outcome = self._outcome = Outcome()
+        self.log.lines.clear()
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            self.server.open_connections += 1
+            self.server.admit(theirs, ("192.0.2.1", 1), self._listener)
+            self.turn(ours, outcome)
+            for part in parts:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    ours.send(part)
+                self.turn(ours, outcome)
+                if outcome.closed:
+                    break
+            ended, outcome.closed = outcome.closed, False
+            with suppress(OSError):
+                ours.shutdown(socket.SHUT_WR)
+            self.turn(ours, outcome)
+            assert outcome.closed or ended, "the client has said that it sends no more, and is not answered"
+            outcome.closed = ended
+        self.turn(None, outcome)
+        assert self.server.open_connections == 0, "a connection is left behind"
+        assert (self.server.storage.memory_bytes, self.server.storage.spool_bytes) == (0, 0)
+        unexpected = [line for line in self.log.lines if line[0] != "request-refused"]
+        assert not unexpected, unexpected
+        return outcome
+
+    def turn(self, client: socket.socket | None, outcome: Outcome) -> None:
+        """Turn the loop, and read as a client does, until nothing happens any more; then check the rest state."""
+        server = self.server
+        for _ in range(1000):
+            events = server.loop.epoll.poll(0)
+            idle = not events and not server.loop.soon
+            server._serve(events)
+            received = _receive(client) if client is not None else None
+            if received is not None:
+                outcome.answered += received
+                outcome.closed = outcome.closed or not received
+            if idle and not received:
+                break
+        else:
+            raise AssertionError("the loop does not come to rest")
+        self._check_deadlines()
+
+    def _check_deadlines(self) -> None:
+        """Check that nothing hangs: whatever a connection waits for has a deadline, and is watched."""
+        server = self.server
+        queues = {
+            State.IDLE: server.keep_alive,
+            State.HEAD: server.head,
+            State.BODY: server.body,
+            State.FLUSHING: server.sending,
+            State.LINGERING: server.linger,
+        }
+        for connection in server._connections.values():
+            for state, queue in queues.items():
+                assert (connection in queue.entries) == (connection.state is state), connection.state
+            assert connection.state in queues, connection.state
+            assert connection.fd in server.loop.handlers
+
+    def _record(self, environ: dict[str, Any], start_response: Any) -> Any:
+        body = environ["wsgi.input"].read()
+        shown = {key: value for key, value in environ.items() if key not in _CLIENT_AND_SERVER}
+        self._outcome.requests.append((shown, body))
+        return self._app(environ, start_response, body)
+
+
+def _receive(client: socket.socket) -> bytes | None:
+    """Return what is there; empty at the end, None for nothing."""
+    try:
+        return client.recv(1 << 20)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return b""
+
+
+def _echo(environ: dict[str, Any], start_response: Any, body: bytes) -> Any:
+    """Answer in a way that the query chooses: with a length, or in chunks."""
+    answer = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} ".encode("latin-1") + body
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return iter([answer[:5], b"", answer[5:]]) if "c" in environ["QUERY_STRING"] else [answer]
+
+
+def check_connection(machine: Machine, data: bytes, cuts: Iterable[int] = ()) -> Outcome:
+    """Check that ``data`` is answered in the same way however it arrives; return the outcome."""
+    whole = machine.connection([data] if data else [])
+    for parts in (pieces(data, cuts), pieces(data, range(len(data)))):
+        cut = machine.connection(parts)
+        assert cut.requests == whole.requests
+        if cut.statuses() == whole.statuses():
+            if 400 not in cut.statuses():  # The reason is part of the answer.
+                assert _VARYING.sub(b"", cut.answered) == _VARYING.sub(b"", whole.answered)
+        else:
+            # Wrong in two ways: see ``same``.
+            assert cut.statuses()[:-1] == whole.statuses()[:-1]
+            assert whole.closed
+            assert min(cut.statuses()[-1], whole.statuses()[-1]) >= 400
+    return whole
