@@ -27,10 +27,10 @@ _NODE = re.compile(
 )
 
 # RFC 7239 §4: token=value, where the value is a token or a quoted string. Looser: a colon and brackets, which
-# an address with a port has, without the quotes.
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# an address with a port has, without the quotes. Possessive, so that no value takes quadratic time.
+_TOKEN = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _PAIR = re.compile(
-    rf"[ \t]*(?:({_TOKEN})=(?:((?:[:\[\]]|{_TOKEN})+)|\"((?:[^\"\\]|\\.)*)\"))?[ \t]*([;,]|\Z)"
+    rf"[ \t]*+(?:([{_TOKEN}]++)=(?:([{_TOKEN}:\[\]]++)|\"((?:[^\"\\]|\\.)*+)\"))?+[ \t]*+([;,]|\Z)"
 )
 
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+;=:@]|%(?!00)[0-9A-Fa-f]{2})+)*/?")

@@ -79,11 +79,13 @@ def _parse_line(line: bytes) -> ProxyHeader | None:
     family, source, destination, source_port, destination_port = match.groups()
     kind = IPv4Address if family == b"4" else IPv6Address
     ports = int(source_port), int(destination_port)
+    try:
+        ends = _text(kind(source.decode())), _text(kind(destination.decode()))
+    except ValueError:
+        raise ValueError(f"malformed PROXY header: {shown(line)}") from None
     if max(ports) > 65535:
         raise ValueError(f"malformed PROXY header: {shown(line)}")
-    return ProxyHeader(
-        Endpoints(_text(kind(source.decode())), ports[0], _text(kind(destination.decode())), ports[1])
-    )
+    return ProxyHeader(Endpoints(ends[0], ports[0], ends[1], ports[1]))
 
 
 def _parse_binary(header: bytes) -> ProxyHeader | None:

@@ -157,6 +157,8 @@ def serving(
     timeouts: dict[str, float] | None = None,
     limits: dict[str, int] | None = None,
     tls: ssl.SSLContext | None = None,
+    gateway: dict[str, Any] | None = None,
+    proxy_protocol: bool = False,
     **options: Any,
 ) -> Iterator[Serving]:
     """Serve ``app`` (or run a plain ``Server`` class); each listener is a duplicate, as in a worker."""
@@ -170,7 +172,8 @@ def serving(
             [own],
             log,
             board.cells[0],
-            Gateway(app, log=log, multithread=threads > 1),
+            Gateway(app, log=log, multithread=threads > 1, **gateway or {}),
+            introduced=[own.fileno()] if proxy_protocol else [],
             threads=threads,
             tls={own.fileno(): tls} if tls else {},
             timeouts=SimpleNamespace(**TIMEOUTS | (timeouts or {})),
