@@ -2,7 +2,22 @@
 
 The owner alone may touch the socket and the fields:
 
-============  ==========  ===================================================  =============
+============  ==========  ===================================================  ====================
+state         owner       waits for                                            deadline
+============  ==========  ===================================================  ====================
+INTRODUCTION  loop        the PROXY header, see ``introduction``               ``head``
+HANDSHAKE     loop        the end of the TLS handshake                         ``head``
+IDLE          loop        the first byte of a request                          ``keep_alive``
+HEAD          loop        the rest of a head; holds its raw bytes, no parser   ``head``
+BODY          loop        the rest of a body; each byte is progress            ``body``
+NEXT          loop        its turn: the next request was pipelined             none
+RUNNING       the thread  the application                                      the request's own
+              it runs in
+FLUSHING      loop        a slow reader; each byte taken is progress           ``send``
+LINGERING     loop        the client's end-of-file, after our own              ``linger``
+CLOSED        nobody
+============  ==========  ===================================================  ====================
+
 The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
 (``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
 on: when a RUNNING connection becomes readable, or is hung up, the loop takes it out of the epoll instead of
