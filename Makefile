@@ -66,10 +66,10 @@ $(VENV)/.fuzz: pyproject.toml | $(BIN)/python
 	@touch $@
 
 # Finds are written to var/fuzz; see tests/fuzz/fuzz_target.py.
-SECONDS ?= 600
+SECONDS ?= 300
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz
-	for target in head chunks connection; do \
+	for target in head chunks connection proxied forwarded introduced; do \
 		nice -n 19 $(BIN)/python tests/fuzz/fuzz_target.py $$target $(SECONDS) var/fuzz || exit 1; \
 	done
 

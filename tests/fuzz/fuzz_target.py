@@ -1,8 +1,9 @@
-"""The coverage-guided fuzz targets, run by ``make fuzz``: ``fuzz_target.py head|chunks|connection SECONDS FOLDER``.
+"""The coverage-guided fuzz targets, run by ``make fuzz``: ``fuzz_target.py TARGET SECONDS FOLDER``.
 
-Each input begins with a byte that decides where the rest is cut. Inputs worth keeping grow in ``FOLDER/<target>``, one
-that breaks a rule of ``wire_agreement`` is written to ``FOLDER/find-<target>-…``; once mended it belongs into
-``corpus/``, which the ordinary tests replay.
+The targets are the readers ``head`` and ``chunks``, and servers: ``connection``, and behind proxies ``proxied``,
+``forwarded`` and ``introduced``. Each input begins with a byte that decides where the rest is cut. Inputs worth keeping
+grow in ``FOLDER/<target>``; one that breaks a rule of ``wire_agreement`` is written to ``FOLDER/find-<target>-…``, and
+once mended it belongs into ``corpus/``, which the ordinary tests replay.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ with atheris.instrument_imports(include=["prefork.http", "prefork.worker"]):
 
 HERE = Path(__file__).parent
 CHUNKED = b"POST /?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+FORWARDED = [
+    b"X-Forwarded-For: 192.0.2.7, 10.0.0.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b:1",
+    b"X-Forwarded-Port: 80\r\nX-Forwarded-Prefix: /a%20b/\r\nX_Role: c",
+    b'Forwarded: for="[2001:db8::1]:5";proto=https, for=_x;host="d:2"',
+]
+INTRODUCTIONS = [
+    b"PROXY TCP4 10.0.0.7 10.0.0.8 5 80\r\n",
+    b"PROXY TCP6 ::1 2001:db8::2 5 80\r\n",
+    b"PROXY UNKNOWN ::1\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\x0a\0\0\7\x0a\0\0\x08\0\5\0\x50\4\0\0",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24" + bytes(36),
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+]
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -31,8 +45,8 @@ def chunks(data: bytes) -> None:
     agreement.check_chunks(data[1:], agreement.cuts_of(data))
 
 
-def connection() -> Callable[[bytes], None]:
-    machine = agreement.Machine()
+def connection(kind: str) -> Callable[[bytes], None]:
+    machine = agreement.Machine.of_kind(kind)
 
     def target(data: bytes) -> None:
         agreement.check_connection(machine, data[1:], agreement.cuts_of(data))
@@ -49,7 +63,17 @@ def seeds() -> dict[str, list[bytes]]:
     tables = (test_http_head.ACCEPTED, test_http_head.REFUSED)
     heads = [case[0] for table in tables for case in table.values()]
     bodies = [*test_http_chunked.ACCEPTED, *(case[0] for case in test_http_chunked.REFUSED.values())]
-    return {"head": heads, "chunks": bodies, "connection": heads + [CHUNKED + body + NEXT for body in bodies]}
+    connections = heads + [CHUNKED + body + NEXT for body in bodies]
+    told = [NEXT[:-2] + field + b"\r\n\r\n" + NEXT for field in FORWARDED]
+    introduced = [introduction + NEXT for introduction in INTRODUCTIONS]
+    return {
+        "head": heads,
+        "chunks": bodies,
+        "connection": connections,
+        "proxied": connections + told,
+        "forwarded": connections + told,
+        "introduced": introduced,
+    }
 
 
 def main(name: str, seconds: str, folder: str) -> None:
@@ -65,7 +89,7 @@ def main(name: str, seconds: str, folder: str) -> None:
         "-len_control=20",
         "-print_final_stats=1",
     ]
-    target = {"head": lambda: head, "chunks": lambda: chunks, "connection": connection}[name]()
+    target = {"head": head, "chunks": chunks}.get(name) or connection(name)
     atheris.Setup([sys.argv[0], *options, str(corpus)], target)
     atheris.Fuzz()
 

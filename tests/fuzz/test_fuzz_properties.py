@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire_agreement import Machine, check_chunks, check_connection, check_head, cuts_of, pieces
+from wire_agreement import POLICIES, Machine, check_chunks, check_connection, check_head, cuts_of, pieces
 
 sys.path.append(str(Path(__file__).parent.parent / "worker"))
 from serving_harness import echo, serving
@@ -55,7 +55,7 @@ def requests(draw: Any) -> Valid:
     form = draw(st.sampled_from(["{}", "http://host:80{}", "HTTPS://[::1]{}"]))
     modern = draw(st.booleans())
     fields = [("Host", draw(st.sampled_from(["a", "a.example:80", "[::1]:1"])))]
-    fields += draw(st.lists(st.tuples(NAME, VALUE), max_size=3))
+    fields += draw(st.lists(st.tuples(NAME, VALUE) | PROXIED, max_size=3))
     fields += [("Cookie", cookie) for cookie in draw(st.lists(st.sampled_from(["a=1", "b=2"]), max_size=2))]
     if not modern:
         fields.append(("Connection", "keep-alive"))
@@ -92,6 +92,28 @@ def last_chunks() -> st.SearchStrategy[bytes]:
     return st.sampled_from([b"0\r\n\r\n", b"000;a\r\n\r\n", b"0\r\nX-Sum: 1\r\nX-B:\r\n\r\n"])
 
 
+PROXIED = st.sampled_from(
+    [
+        ("X-Forwarded-For", "192.0.2.7, 10.0.0.9"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Host", "b:1, c"),
+        ("X-Forwarded-Prefix", "/a%20b/"),
+        ("Forwarded", 'for="[2001:db8::1]:5";proto=https, for=_x;host="d:2"'),
+        ("X-Request-ID", "abc-1"),
+        ("X_Role", "admin"),
+    ]
+)
+INTRODUCTIONS = st.sampled_from(
+    [
+        b"PROXY TCP4 10.0.0.7 10.0.0.8 5 80\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\x0a\0\0\7\x0a\0\0\x08\0\5\0\x50\4\0\0",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        b"PROXY TCP6 ::1",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+    ]
+)
+
 SEQUENCES = st.lists(requests(), min_size=1, max_size=4)
 
 
@@ -115,10 +137,16 @@ def mutations(draw: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    made = Machine()
+def machines() -> Iterator[dict[str, Machine]]:
+    made = {kind: Machine.of_kind(kind) for kind in POLICIES}
     yield made
-    made.close()
+    for machine in made.values():
+        machine.close()
+
+
+@pytest.fixture(scope="module")
+def machine(machines: dict[str, Machine]) -> Machine:
+    return machines["connection"]
 
 
 @given(sequence=SEQUENCES, cuts=CUTS)
@@ -133,12 +161,12 @@ def test_valid_requests_in_any_cuts_are_what_they_are_whole(
     assert outcome.statuses() == [200] * answered
 
 
-@given(data=mutations(), cuts=CUTS)
-@BOUNDED
+@given(kind=st.sampled_from(list(POLICIES)), introduction=INTRODUCTIONS, data=mutations(), cuts=CUTS)
+@settings(BOUNDED, max_examples=200)
 def test_any_mutation_is_answered_or_closed_and_in_pieces_alike(
-    machine: Machine, data: bytes, cuts: list[int]
+    machines: dict[str, Machine], kind: str, introduction: bytes, data: bytes, cuts: list[int]
 ) -> None:
-    check_connection(machine, data, cuts)
+    check_connection(machines[kind], introduction + data if kind == "introduced" else data, cuts)
     check_head(data, cuts)
     check_chunks(data.partition(b"\r\n\r\n")[2], cuts)
 
@@ -166,10 +194,11 @@ CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
 
 @pytest.mark.parametrize("found", CORPUS, ids=lambda path: path.name)
-def test_what_fuzzing_has_found_stays_mended(machine: Machine, found: Path) -> None:
+def test_what_fuzzing_has_found_stays_mended(machines: dict[str, Machine], found: Path) -> None:
     """Each file is an input of the target its name begins with; see ``fuzz_target``."""
     data = found.read_bytes()
-    cuts = cuts_of(data)
+    cuts, kind = cuts_of(data), found.name.partition("-")[0]
+    if kind in machines:
+        check_connection(machines[kind], data[1:], cuts)
     check_head(data[1:], cuts)
     check_chunks(data[1:], cuts)
-    check_connection(machine, data[1:], cuts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from typing import Any
 from prefork.http.chunked import ChunkedDecoder
 from prefork.http.head import Head, HeadLimits, HeadParser
 from prefork.http.refusal import BadRequest
+from prefork.http.sender import REQUEST_ID_KEY, ProxyPolicy
 from prefork.scoreboard import Scoreboard
 from prefork.worker.connection_state import State
 from prefork.worker.gateway import Gateway
@@ -26,8 +27,18 @@ from prefork.worker.http_server import HTTPServer
 # Small, so that mutations reach them.
 LIMITS = HeadLimits(request_line_bytes=100, fields=8, head_bytes=400, body_bytes=200)
 
+PEER = "192.0.2.1"
+EVERYTHING = ("for", "proto", "host", "port", "prefix")
+POLICIES = {
+    "connection": None,
+    "proxied": ProxyPolicy(trust=(PEER, "10.0.0.0/8"), use=EVERYTHING, allow_names=("X_Role",)),
+    "forwarded": ProxyPolicy(trust=(PEER, "10.0.0.0/8"), use=EVERYTHING, forwarded="forwarded"),
+    "introduced": ProxyPolicy(trust=(PEER,)),
+}
+"""The servers that are asked, by the name of their fuzz target."""
+
 _VARYING = re.compile(rb"HTTP/1\.1 100 Continue\r\n\r\n|Date: [^\r]*\r\n")
-_CLIENT_AND_SERVER = {"wsgi.errors", "wsgi.input", "wsgi.file_wrapper"}
+_VARYING_KEYS = {"wsgi.errors", "wsgi.input", "wsgi.file_wrapper", REQUEST_ID_KEY}
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
@@ -164,11 +175,10 @@ class Outcome:
 
 
 class Machine:
-    """A web server whose loop the caller turns; one connection at a time."""
+    """A web server whose loop the caller turns; one connection at a time, from a client or a ``TRUSTED`` proxy."""
 
-    def __init__(self, app: Callable[..., Any] | None = None) -> None:
+    def __init__(self, policy: ProxyPolicy | None = None, *, introduced: bool = False) -> None:
         self.log = Record()
-        self._app = app or _echo
         self._outcome = Outcome()
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC)
         self._board = Scoreboard.create("fuzz", 1, cells=1, threads=1, doorbell=self._doorbell)
@@ -192,8 +202,15 @@ class Machine:
                 spool=100_000,
                 connections=10,
             ),
+            proxies=policy,
+            introduced={self._listener.fileno()} if introduced else (),
         )
         self.server.main_cell.bind()
+
+    @classmethod
+    def of_kind(cls, kind: str) -> Machine:
+        """Make one of ``POLICIES``."""
+        return cls(POLICIES[kind], introduced=kind == "introduced")
 
     def close(self) -> None:
         self.server.server_close()
@@ -208,7 +225,7 @@ class Machine:
         with ours:
             ours.setblocking(False)
             self.server.open_connections += 1
-            self.server.admit(theirs, ("192.0.2.1", 1), self._listener)
+            self.server.admit(theirs, (PEER, 1), self._listener)
             self.turn(ours, outcome)
             for part in parts:
                 with suppress(BrokenPipeError, ConnectionResetError):
@@ -225,7 +242,7 @@ class Machine:
         self.turn(None, outcome)
         assert self.server.open_connections == 0, "a connection is left behind"
         assert (self.server.storage.memory_bytes, self.server.storage.spool_bytes) == (0, 0)
-        unexpected = [line for line in self.log.lines if line[0] != "request-refused"]
+        unexpected = [line for line in self.log.lines if not line[0].endswith("-refused")]
         assert not unexpected, unexpected
         return outcome
 
@@ -256,6 +273,8 @@ class Machine:
             State.FLUSHING: server.sending,
             State.LINGERING: server.linger,
         }
+        if hasattr(server, "introductions"):
+            queues[State.INTRODUCTION] = server.introductions
         for connection in server._connections.values():
             for state, queue in queues.items():
                 assert (connection in queue.entries) == (connection.state is state), connection.state
@@ -264,9 +283,9 @@ class Machine:
 
     def _record(self, environ: dict[str, Any], start_response: Any) -> Any:
         body = environ["wsgi.input"].read()
-        shown = {key: value for key, value in environ.items() if key not in _CLIENT_AND_SERVER}
+        shown = {key: value for key, value in environ.items() if key not in _VARYING_KEYS}
         self._outcome.requests.append((shown, body))
-        return self._app(environ, start_response, body)
+        return _echo(environ, start_response, body)
 
 
 def _receive(client: socket.socket) -> bytes | None:
