@@ -4,6 +4,8 @@ the serve loop.
 
 from __future__ import annotations
 
+from io import BufferedReader, BytesIO
+
 from prefork.http.chunked import ChunkedDecoder
 from prefork.http.head import Head, HeadLimits
 from prefork.http.refusal import BadRequest
@@ -14,10 +16,12 @@ class IncomingBody:
     """The body of one request, whichever way it is framed; to be closed once the application has had it."""
 
     __slots__ = (
+        "_buffer",
         "_chunked",
-        "_held",
         "_memory_bytes",
         "_missing_bytes",
+        "_received",
+        "_size",
         "_spool",
         "_storage",
         "_taken_bytes",
@@ -32,12 +36,14 @@ class IncomingBody:
         """Once complete: the bytes after the body, which are the next request's."""
         self._missing_bytes = head.content_length
         self._chunked = ChunkedDecoder(limits) if head.chunked else None
-        # One buffer: pieces as they are received leave holes in the heap (a fifth more memory), and a byte by
-        # itself takes fifty. But a body that comes at once is not copied.
-        self._held: bytes | bytearray = b""
-        self._taken_bytes = 0
-        """Of the worker's memory; none for a body that came at once."""
+        self._received = b""
+        """Not yet settled; the whole body if it came at once, which then is neither copied nor counted."""
+        self._buffer: BytesIO | None = None
         self._spool: SpoolFile | None = None
+        self._size = 0
+        """In the buffer, or in the spool file."""
+        self._taken_bytes = 0
+        """Of the worker's memory."""
         self._storage = storage
         self._memory_bytes = memory_bytes
         if head.content_length > memory_bytes:
@@ -47,7 +53,7 @@ class IncomingBody:
         """Take what was received; return whether the body is complete. Raises ``BadRequest``."""
         chunked = self._chunked
         if chunked is not None:
-            self._collect(chunked.feed(data))
+            self._received = chunked.feed(data)
             self.rest = chunked.rest
             complete = chunked.complete
         else:
@@ -55,57 +61,63 @@ class IncomingBody:
             if len(data) > missing_bytes:
                 self.rest = data[missing_bytes:]
                 data = data[:missing_bytes]
+            self._received = data
             self._missing_bytes = missing_bytes - len(data)
-            self._collect(data)
             complete = missing_bytes == len(data)
-        if self._taken_bytes or self._spool is not None or not complete:
+        if not complete or self._size:
             self._settle()
         return complete
 
-    def take(self) -> bytes | SpoolFile:
-        """Return the complete body."""
+    def take(self) -> bytes | IncomingBody:
+        """Return the complete body: bytes if it came at once, else this, as a ``FileBody``."""
+        return self if self._size else self._received
+
+    def __len__(self) -> int:
+        return self._size
+
+    def reader(self) -> BytesIO | BufferedReader:
+        """Return a file at the start of the body."""
         if self._spool is not None:
-            return self._spool
-        held, self._held = self._held, b""
-        return bytes(held)
+            return self._spool.reader()
+        assert self._buffer is not None
+        self._buffer.seek(0)
+        return self._buffer
 
     def close(self) -> None:
         """Give back what it holds; more than once does no harm."""
-        self._held = b""
+        self._received = b""
         self._release_memory()
         if self._spool is not None:
             self._spool.close()
 
-    def _collect(self, data: bytes) -> None:
-        if self._held:
-            self._hold_in_buffer().extend(data)
-        else:
-            self._held = data
-
-    def _hold_in_buffer(self) -> bytearray:
-        held = self._held
-        if not isinstance(held, bytearray):
-            held = self._held = bytearray(held)
-        return held
-
     def _settle(self) -> None:
-        """Have what is held counted, or move it to a file, which then gets the rest too."""
+        """Add what was received to what is held: in memory, or in a file, which then gets everything."""
+        received, self._received = self._received, b""
         if self._spool is None:
-            more_bytes = len(self._held) - self._taken_bytes
-            announced_bytes = max(self.head.content_length, len(self._held))
-            if announced_bytes <= self._memory_bytes and self._storage.take_memory(more_bytes):
-                self._taken_bytes += more_bytes
-                self._hold_in_buffer()
+            size = max(self.head.content_length, self._size + len(received))
+            if size <= self._memory_bytes and self._storage.take_memory(len(received)):
+                self._taken_bytes += len(received)
+                if self._buffer is None:
+                    # Pieces as they are received leave holes in the heap, a fifth more memory.
+                    self._buffer = BytesIO()
+                self._size += self._buffer.write(received)
                 return
             self._spool = self._storage.open_spool()
             if self._spool is None:
                 raise _no_room()
-        if self._spool.append(self._held) < len(self._held):
+            if self._buffer is not None:
+                self._append(self._spool, self._buffer.getvalue())
+            self._release_memory()
+            self._size = len(self._spool)
+        self._append(self._spool, received)
+        self._size += len(received)
+
+    def _append(self, spool: SpoolFile, data: bytes) -> None:
+        if spool.append(data) < len(data):
             raise _no_room()
-        self._held = b""
-        self._release_memory()
 
     def _release_memory(self) -> None:
+        self._buffer = None
         if self._taken_bytes:
             self._storage.free_memory(self._taken_bytes)
             self._taken_bytes = 0

@@ -7,7 +7,7 @@ types and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ class ClientGone(ConnectionError):
 
 
 class FileBody(Protocol):
-    """A request's body in a file: ``prefork.worker.storage.SpoolFile``."""
+    """The body of a request that came in pieces: ``prefork.worker.body.IncomingBody``."""
 
     def __len__(self) -> int: ...
 
-    def reader(self) -> BufferedReader:
-        """Return a buffered file at the start of the body."""
+    def reader(self) -> BytesIO | BufferedReader:
+        """Return a seekable file at the start of the body."""
 
 
 class Request:

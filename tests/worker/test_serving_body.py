@@ -34,7 +34,7 @@ def test_body_from_pieces(field: str, wire: bytes, step: int, memory_bytes: int,
     most_bytes = 0
     for start in range(0, len(wire), step):
         complete = body.feed(wire[start : start + step])
-        most_bytes = max(most_bytes, sys.getsizeof(body._held))
+        most_bytes = max(most_bytes, sys.getsizeof(body._buffer))
         if complete:
             break
     taken = body.take()
