@@ -37,9 +37,7 @@ class ProxyHeader(NamedTuple):
     """A complete header."""
 
     endpoints: Endpoints | None
-    """None: the proxy does not tell, or there are none."""
-    local: bool = False
-    """The proxy speaks for itself (a health check), so the connection's own addresses are the right ones."""
+    """None: UNKNOWN, LOCAL, or a unix socket, so there is nothing better than the connection's own addresses."""
 
 
 def bytes_of_header(received: bytes) -> int:
@@ -103,7 +101,7 @@ def _parse_binary(header: bytes) -> ProxyHeader | None:
     if len(header) < wanted:
         return None
     if command == 0x20:  # LOCAL: whatever stands there is to be ignored
-        return ProxyHeader(None, local=True)
+        return ProxyHeader(None)
     if kind == 0x00:  # UNSPEC
         return ProxyHeader(None)
     sizes = {0x11: 4, 0x21: 16, 0x31: 108}  # TCP over IPv4 and IPv6, a unix stream

@@ -157,13 +157,12 @@ class HTTPServer(Server):
     def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
         """Serve a connection whose proxy has told whose it is."""
         entrance, client = introduction.entrance, introduction.address
-        local, peer = entrance.local, peer_name(client)
+        # The bytes are those of somebody behind the proxy, who is not to be trusted like the proxy. Not even after
+        # LOCAL, which HAProxy sends for clients on unix sockets, too.
+        local, peer = entrance.local, ""
         if header.endpoints is not None:
-            source, source_port, destination, destination_port = header.endpoints
-            local, client, peer = (destination, str(destination_port)), (source, source_port), source
-        elif not header.local:
-            # The bytes are those of somebody behind the proxy, so they are not to be trusted like the proxy.
-            peer = ""
+            peer, port, destination, destination_port = header.endpoints
+            local, client = (destination, str(destination_port)), (peer, port)
         self._open(introduction.sock, entrance, local, client, peer)
 
     def _open(

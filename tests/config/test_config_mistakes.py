@@ -37,6 +37,18 @@ VALUES = {
     'from 1s to 1d, got "60 s"',
     "timeouts: {request: 50ms}": "1:21: timeouts.request: expected 0 or a duration such as 250ms, 30s or 5m, "
     'from 100ms to 1d, got "50ms"',
+    "proxy: {trust: [10.0.0.1/8]}": "1:17: proxy.trust[0]: expected an address, a network such as 10.0.0.0/8, or unix, "
+    'got "10.0.0.1/8"; did you mean "10.0.0.0/8"?',
+    "proxy: {trust: localhost}": "1:16: proxy.trust: expected an address, a network such as 10.0.0.0/8, or unix, "
+    'got "localhost"',
+    "proxy: {forwarded: forwarded, use: [for, prefix]}": "1:36: proxy.use: expected for, proto or host, "
+    'got "prefix", which Forwarded cannot tell',
+    "proxy: {allow_names: Transfer_Encoding}": "1:22: proxy.allow_names: expected the name of a header with an "
+    'underscore in it, got "Transfer_Encoding"',
+    "proxy: {allow_names: X-Role}": "1:22: proxy.allow_names: expected the name of a header with an underscore in it, "
+    'got "X-Role"',
+    "health: {live: /up, ready: /up}": '1:28: health.ready: expected another path than health.live, got "/up"',
+    "health: {live: up}": '1:16: health.live: expected "" or a path that starts with /, got "up"',
     "timeouts: {queue: 1s}": "1:12: timeouts.queue: not available in this version of prefork",
     "limits: {head: 64KB}": "1:16: limits.head: expected a size such as 64KiB or 1MiB, from 512B to 1MiB, "
     'got "64KB"; did you mean "64KiB"?',

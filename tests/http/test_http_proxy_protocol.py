@@ -34,8 +34,8 @@ ACCEPTED = {
     "v2 6": (binary(0x21, V6), ProxyHeader(CLIENT_6)),
     "v2 unix": (binary(0x31, b"/run/x".ljust(108, b"\0") * 2 + TLV), ProxyHeader(None)),
     "v2 unspec": (binary(0x00, TLV), ProxyHeader(None)),
-    "v2 local": (binary(0x00, b"", 0x20), ProxyHeader(None, local=True)),
-    "v2 local with addresses": (binary(0x11, V4, 0x20), ProxyHeader(None, local=True)),
+    "v2 local": (binary(0x00, b"", 0x20), ProxyHeader(None)),
+    "v2 local with addresses": (binary(0x11, V4, 0x20), ProxyHeader(None)),
     "v2 longest": (binary(0x11, V4 + bytes(4096 - 16 - 12)), ProxyHeader(CLIENT)),
 }
 REFUSED = {

@@ -114,7 +114,7 @@ def test_whom_to_believe_behind_the_proxy_protocol() -> None:
             (V1, "203.0.113.9"),
             (b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n", "6.6.6.6"),
             (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
-            (local, "6.6.6.6"),  # the proxy itself
+            (local, "127.0.0.1"),
         ):
             client = server.connect()
             client.send(header + request)
