@@ -25,7 +25,7 @@ _SHORT = {
     "surname": "SN",
     "givenName": "GN",
 }
-_SPECIAL = re.compile(r"""(?P<mark>["+,;<>\\]|^[ #]| $)|[^ -~]""")
+_SPECIAL = re.compile(r"""(?P<mark>["+,;<>\\]|^[ #]| \Z)|[^ -~]""")
 
 
 def tls_environ(tls: SSLObject) -> Environ:
@@ -62,8 +62,10 @@ def _attribute(kind: str, value: str) -> str:
     ].isdigit():  # An object identifier without a name: the value is given as BER, here a UTF8String.
         data = value.encode()
         size = len(data)
-        length = bytes([size]) if size < 0x80 else b"\x82" + size.to_bytes(2, "big")
-        return f"{kind}=#{(bytes([0x0C]) + length + data).hex()}"
+        length = size.to_bytes((size.bit_length() + 7) // 8 or 1, "big")
+        if size > 0x7F:
+            length = bytes([0x80 | len(length)]) + length
+        return f"{kind}=#0c{length.hex()}{data.hex()}"
     return f"{_SHORT.get(kind, kind)}={_SPECIAL.sub(_escaped, value)}"
 
 
