@@ -317,19 +317,12 @@ def test_clients_without_a_good_certificate(pki: Pki, wanted: str, certificate: 
 
 
 def test_a_proxy_introduces_its_client_before_tls(pki: Pki) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    policy = ProxyPolicy(trust=("127.0.0.1",))
-
-    class Everywhere(dict[int, Any]):
-        def __contains__(self, fd: object) -> bool:
-            return True
-
     def app(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [])
         return [f"{environ['REMOTE_ADDR']} {environ['wsgi.url_scheme']}".encode()]
 
-    options = {"introduced": Everywhere({0: True}), "proxies": policy}
-    with serving(app, listener=listener, tls=make_context(pki.tls()), **options) as server:
+    policy = ProxyPolicy(trust=("127.0.0.1",))
+    with serving(app, tls=make_context(pki.tls()), proxy_protocol=True, proxies=policy) as server:
         plain = server.connect()
         plain.send(b"PROXY TCP4 192.0.2.7 192.0.2.8 1000 443\r\n")
         endpoint = Endpoint(pki.client_context())
@@ -337,7 +330,6 @@ def test_a_proxy_introduces_its_client_before_tls(pki: Pki) -> None:
         endpoint.tls.write(GET % b"")
         endpoint.send(plain, 65536)
         assert endpoint.receive(plain).endswith(b"192.0.2.7 https")
-    listener.close()
 
 
 @pytest.mark.parametrize(
