@@ -59,7 +59,14 @@ class Generation:
         return len(self.scoreboard.cells) // 2
 
     def heritage(
-        self, server: str, *, lifeline: int, doorbell: int, channel: int, logs: tuple[int, ...]
+        self,
+        server: str,
+        *,
+        lifeline: int,
+        doorbell: int,
+        channel: int,
+        last_words: int,
+        logs: tuple[int, ...],
     ) -> Heritage:
         """Return what its next mold inherits."""
         return Heritage(
@@ -69,6 +76,7 @@ class Generation:
             lifeline=lifeline,
             doorbell=doorbell,
             channel=channel,
+            last_words=last_words,
             listeners=tuple(
                 InheritedListener(listener.fileno(), listener.address, ours=not listener.inherited)
                 for listener in self.listeners
