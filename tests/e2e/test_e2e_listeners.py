@@ -219,6 +219,14 @@ def test_a_listener_that_goes_and_comes_back_at_once(server: Server, kind: str) 
     assert server.stop() == 0
 
 
+def test_a_stop_right_after_a_reload_leaves_no_socket_file(server: Server) -> None:
+    server.serve(CONFIG % (f"{MAIN}, {EXTRA['unix']}", 1), GATED)
+    server.configure(CONFIG % (MAIN, 1), GATED)
+    assert server.reload() == "reloaded"
+    assert server.stop(signal.SIGINT) == 0
+    assert not (server.folder / "extra.sock").exists()
+
+
 def test_a_changed_mode_applies_to_a_kept_socket(server: Server) -> None:
     address = "127.0.0.1:0, {address: 'unix:extra.sock', mode: '%s'}"
     server.serve(CONFIG % (address % "0600", 1), GATED)
