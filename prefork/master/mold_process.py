@@ -5,7 +5,6 @@ Runs in the master, which never waits for a mold and trusts nothing it says but 
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -92,8 +91,6 @@ class MoldProcess:
         """Take what it said. At the end of the channel only close it: its death is told by SIGCHLD."""
         try:
             while self._channel is not None and (message := self._channel.receive()) is not None:
-                for fd in message.fds:
-                    os.close(fd)
                 self._on_message(self, message)
         except ChannelClosed:
             self._close_channel()

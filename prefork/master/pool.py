@@ -6,7 +6,6 @@ shared memory. What concerns all pools (reload, stop, listeners) is the supervis
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Callable, Sequence
@@ -327,8 +326,6 @@ class Pool:
 
     def _said(self, worker: Worker, link: _Link, message: Message) -> None:
         """Take a word of a worker, which may be broken by its application: what makes no sense is ignored."""
-        for fd in message.fds:
-            os.close(fd)
         now = monotonic()
         match message.kind:
             case "hello" if worker.pid is None and message.pid:

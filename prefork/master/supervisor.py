@@ -11,10 +11,10 @@ import signal
 import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum
-from time import monotonic
+from time import monotonic, sleep
 
 from prefork import __version__
-from prefork.config import Config, Listen, Loaded
+from prefork.config import Config, Listen, Loaded, needs_restart
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Logs
@@ -56,8 +56,8 @@ class Supervisor:
         self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
-        self._fixed = {key: getattr(loaded.config, key) for key in ("name", "pidfile", "log")}
-        """What holds until a restart, whatever reloads say."""
+        self._started_with = loaded.config
+        """Some of its keys hold until a restart, whatever reloads say."""
         self._last_generation = 1
         self._reload: Reload | None = None
         self._reload_again = False
@@ -129,7 +129,13 @@ class Supervisor:
             self._requests.excuse(lost_s)
             for pool in self._pools():
                 pool.table.postpone(lost_s)
-        now = monotonic()
+        try:
+            self._act_on_deadlines(monotonic())
+        except Exception:
+            self._internal_error()
+            sleep(1.0)  # it may come again at once, and must not become a busy loop
+
+    def _act_on_deadlines(self, now: float) -> None:
         for pool in self._pools():
             deadline = pool.table.next_deadline()
             if deadline is not None and deadline <= now:
@@ -278,11 +284,8 @@ class Supervisor:
 
     def _complain_of_fixed_keys(self, new: Config) -> None:
         """Say which changed keys a reload cannot apply."""
-        for key, value in self._fixed.items():
-            if value != getattr(new, key):
-                self._log.warning(
-                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
-                )
+        for key in needs_restart(self._started_with, new):
+            self._log.warning("needs-restart", f"{key}: a reload does not apply it, a restart does", key=key)
 
     def _commit(self, reload: Reload) -> None:
         for complaint in reload.commit():
