@@ -123,7 +123,7 @@ def test_json_says_all_of_it_on_each_line(server: Server) -> None:
     }
     assert by_name["request-failed"]["slot"] == "shop.0"
     (aborted,) = (event for event in events if event.get("signal") == "SIGABRT")
-    assert re.search(r'myapp.py", line \d+ in app\n', aborted["traceback"])
+    assert re.search(r'myapp.py", line \d+ in app', aborted["traceback"])
     requests = [event for event in events if event["event"] == "access"]
     assert [(event["status"], event["path"], event["query"]) for event in requests] == [
         (200, "/print", "token=***&a=1"),
