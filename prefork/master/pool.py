@@ -23,6 +23,7 @@ from prefork.master.mold_keeper import MoldKeeper
 from prefork.master.obituary import EXPECTED, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
+from prefork.master.spawn_orders import SpawnOrders
 from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit, Process
 from prefork.scoreboard import Counts
@@ -84,6 +85,7 @@ class Pool:
         self._molds: dict[int, MoldKeeper] = {}
         self._links: dict[int, _Link] = {}
         self._by_pid: dict[int, Worker] = {}
+        self._orders = SpawnOrders(self._order)
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
 
@@ -264,6 +266,7 @@ class Pool:
                         failures=failures,
                         delay_s=round(delay_s, 3),
                     )
+        self._orders.give()
 
     def _spawn(self, worker: Worker) -> None:
         try:
@@ -281,11 +284,11 @@ class Pool:
             return
         self._links[worker.id] = _Link(ours, last_words)
         self._means.loop.watch(ours.fileno(), lambda: self._read(worker))
-        sent = self._molds[worker.generation].send(
-            "spawn", [theirs.fileno(), last_words.fd], slot=worker.slot, cell=worker.cell
-        )
-        theirs.close()
-        if not sent:  # then nobody holds the other end, and reading finds that out
+        self._orders.add(worker, theirs)
+
+    def _order(self, worker: Worker, channel: Channel) -> None:
+        mold, fds = self._molds[worker.generation], [channel.fileno(), self._links[worker.id].last_words.fd]
+        if not mold.send("spawn", fds, slot=worker.slot, cell=worker.cell):
             self._log.debug(
                 "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
             )

@@ -364,12 +364,10 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             return
         timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        served = self._state is not ServerState.BOOTING
-        delay_s = max(t.shutdown_delay for t in timeouts) if served else 0.0
+        delay_s = 0.0 if self._state is ServerState.BOOTING else max(t.shutdown_delay for t in timeouts)
         rest_s = max(t.graceful for t in timeouts) - delay_s
-        self._begin_stop(
-            f"{why}: stopping gracefully" + (f", serving on for {delay_s:g} s" if delay_s else "")
-        )
+        delay = f", serving on for {delay_s:g} s" if delay_s else ""
+        self._begin_stop(f"{why}: stopping gracefully{delay}")
         self._loop.call_later(delay_s, lambda: self._end(rest_s, "stop"))
 
     def quick_stop(self) -> None:
