@@ -10,7 +10,6 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
-from enum import Enum
 from time import monotonic, sleep
 
 from prefork import __version__
@@ -19,7 +18,7 @@ from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Logs
 from prefork.master.activation import take_activation
-from prefork.master.estate import Estate
+from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
@@ -35,13 +34,6 @@ from prefork.quiesce import HANDSHAKES_S
 
 QUICK_STOP_S = 2.0
 """How long workers may take in a quick stop to end what they run."""
-
-
-class ServerState(Enum):
-    BOOTING = "booting"
-    SERVING = "serving"
-    RELOADING = "reloading"
-    STOPPING = "stopping"
 
 
 class Supervisor:
@@ -271,7 +263,10 @@ class Supervisor:
         try:
             config = self._read_config().config
             reload = Reload(self._estate, config, self._last_generation, self)
-            self._complain_of_fixed_keys(config)
+            for key in needs_restart(self._started_with, config):
+                self._log.warning(
+                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
+                )
             self._reload = reload
             reload.start()
         except (PreforkError, OSError) as error:  # OSError: no more descriptors, processes or memory
@@ -281,11 +276,6 @@ class Supervisor:
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
                 generation=self._last_generation,
             )
-
-    def _complain_of_fixed_keys(self, new: Config) -> None:
-        """Say which changed keys a reload cannot apply."""
-        for key in needs_restart(self._started_with, new):
-            self._log.warning("needs-restart", f"{key}: a reload does not apply it, a restart does", key=key)
 
     def _commit(self, reload: Reload) -> None:
         for complaint in reload.commit():
