@@ -83,8 +83,12 @@ def test_reloads_in_batches_lose_nothing(server: Server) -> None:
 
 
 def settle(server: Server) -> None:
-    """Wait until only two workers and one mold are left."""
+    """Wait until only two workers and one mold are left, and the master has forgotten the others.
+
+    The last thing it gives up of a generation is its scoreboard, which has two descriptors: Python's mmap has its own.
+    """
     wait_for(lambda: len(server.family()) == 3, "the end of the old generation")
+    wait_for(lambda: descriptors(server.pid).count("/memfd:prefork-myapp (deleted)") == 2, "one scoreboard")
 
 
 def descriptors(pid: int) -> list[str]:
@@ -471,7 +475,8 @@ def test_new_values_apply(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "line"), [("name", "name: other"), ("pidfile", "pidfile: pid"), ("log", "log: {level: debug}")]
+    ("key", "line"),
+    [("name", "name: other"), ("pidfile", "pidfile: pid"), ("log.level", "log: {level: debug}")],
 )
 def test_what_needs_a_restart_says_so(server: Server, key: str, line: str) -> None:
     server.serve(CONFIG.replace("log: {access: off}\n", ""), HELLO)
