@@ -28,7 +28,6 @@ from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
 from prefork.master.reload import Reload
 from prefork.master.request_watch import RequestWatch
-from prefork.master.server_state import ServerState
 from prefork.master.signals import SignalPipe
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 from prefork.quiesce import HANDSHAKES_S
