@@ -37,6 +37,7 @@ def app(environ, start_response):
 """
 WAITS_FOR_FILE = """
 import os, time
+open("importing", "w").close()
 while not os.path.exists("load"):
     time.sleep(0.01)
 """
@@ -204,7 +205,7 @@ def test_a_listener_that_goes_and_comes_back_at_once(server: Server, kind: str) 
     with busy_workers(server, 1) as [slow]:
         server.configure(CONFIG % (MAIN, 2) + "reload: {batch: 3}\n", WAITS_FOR_FILE + GATED)
         server.send_signal(signal.SIGHUP)
-        wait_for(lambda: server.molds("gen 2"), "the new mold")
+        wait_for((server.folder / "importing").exists, "the import of the new mold")
         server.send_signal(signal.SIGHUP)
         server.wait_for_log("the reload waits")
         server.configure(both, GATED)
