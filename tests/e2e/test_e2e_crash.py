@@ -321,12 +321,12 @@ def odd(path):
             await asyncio.sleep(0)
         asyncio.run(nothing())
     if path == "/orphans":
-        for _ in range(100):
+        for _ in range(20):
             if os.fork() == 0:
                 if os.fork() == 0:
                     time.sleep(0.05)
                 os._exit(0)
-        for _ in range(100):
+        for _ in range(20):
             os.wait()
     if path == "/fork":
         pid = os.fork()

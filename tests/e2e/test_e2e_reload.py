@@ -153,7 +153,7 @@ def test_a_failed_reload_changes_nothing(server: Server, case: str) -> None:
         server.configure(CONFIG, NUMBERED % "new")
         assert server.reload() == "reloaded"
         wait_for(lambda: load.bodies["new"], "an answer of the new code")
-    assert server.get() == (200, "new")
+    server.wait_for_answer(200, "new")
     assert server.stop() == 0
 
 
@@ -248,7 +248,7 @@ def test_a_reload_that_waits_is_done_though_the_first_fails(server: Server) -> N
     server.wait_for_log("the reload waits")
     (server.folder / "go").touch()
     server.wait_for_log("generation 3 serves")
-    assert server.get() == (200, "third")
+    server.wait_for_answer(200, "third")
     assert server.stop() == 0
 
 
@@ -321,7 +321,7 @@ def test_a_long_request_of_an_old_worker_ends_whole(server: Server) -> None:
     with start_slow_request(server) as request:
         server.write("myapp.py", SLOW.replace("first", "second"))
         assert server.reload() == "reloaded"
-        assert server.get() == (200, "second")
+        server.wait_for_answer(200, "second")
         server.wait_for_workers(1, "gen 1")
         (server.folder / "go").touch()
         assert read_response(request)[:2] == (200, "slow first")
@@ -363,7 +363,7 @@ def test_the_new_mold_killed_while_it_imports(server: Server) -> None:
         assert server.workers() == workers
         server.write("myapp.py", NUMBERED % "new")
         assert server.reload() == "reloaded"
-    assert server.get() == (200, "new")
+    server.wait_for_answer(200, "new")
     assert server.stop() == 0
 
 
@@ -451,7 +451,7 @@ def test_a_master_short_of_descriptors_fails_the_reload_and_lives(server: Server
         wait_for(lambda: server.workers() == workers, "only the old workers")
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
         assert server.reload() == "reloaded"
-    assert server.get() == (200, "new")
+    server.wait_for_answer(200, "new")
     assert server.stop() == 0
 
 
@@ -471,7 +471,7 @@ def test_new_values_apply(server: Server) -> None:
     assert server.get() == (200, "red False ")
     server.write("app.yaml", CONFIG + "env: {COLOUR: blue}\nthreads: 2\nroot_path: /shop\n")
     assert server.reload() == "reloaded"
-    assert server.get("/shop/") == (200, "blue True /shop")
+    server.wait_for_answer(200, "blue True /shop", "/shop/")
     assert server.stop() == 0
 
 
