@@ -5,7 +5,6 @@ Runs in the mold and in workers.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import select
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from prefork import last_words
 from prefork.errors import ExitStatus
 from prefork.heritage import Heritage
 from prefork.process import set_title, signal_when_parent_ends
@@ -45,8 +45,7 @@ def begin(heritage: Heritage, title: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     set_title(title)
-    # SIGABRT is how the master asks an overdue process for its stack before it ends it.
-    faulthandler.enable(heritage.logs[0] if heritage.logs else 2)
+    last_words.write_to(heritage.last_words)
 
 
 def on_term(callback: Callable[[], None]) -> None:

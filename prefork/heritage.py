@@ -1,7 +1,7 @@
 """Heritage: all that a mold or worker inherits from the master, besides plain values.
 
 A mold closes every descriptor that is not in its heritage, so that no lifeline, listener or channel is held by
-a process that does not know of it. A worker has what its mold had, with a channel of its own; what the
+a process that does not know of it. A worker has what its mold had, with a channel and last words of its own; what the
 application opened while it was loaded is the application's, here as there. The record is frozen and has a form
 that survives an exec.
 Used by master, mold and worker.
@@ -42,6 +42,8 @@ class Heritage:
     """Eventfd that wakes the master; see ``scoreboard``."""
     channel: int
     """The child's own channel to the master."""
+    last_words: int
+    """The child's own file for its stack, should it die; see ``prefork.last_words``."""
     listeners: tuple[InheritedListener, ...]
     logs: tuple[int, ...]
     """Descriptors of the log destinations."""
@@ -49,15 +51,21 @@ class Heritage:
     def descriptors(self) -> frozenset[int]:
         """Return every descriptor that the child keeps."""
         inherited = {listener.fd for listener in self.listeners}
-        return frozenset({*_STANDARD, self.lifeline, self.doorbell, self.channel, *inherited, *self.logs})
+        return frozenset(
+            {*_STANDARD, self.lifeline, self.doorbell, self.channel, self.last_words, *inherited, *self.logs}
+        )
 
     def ties(self) -> frozenset[int]:
-        """Return the descriptors that bind a child to the server: all but the standard ones and the logs."""
-        return self.descriptors() - {*_STANDARD, *self.logs}
+        """Return the descriptors that bind a child to the server.
 
-    def with_channel(self, channel: int) -> Heritage:
-        """Return the heritage of a child of this child, which has a channel of its own."""
-        return replace(self, channel=channel)
+        Not the standard ones and the logs; and not the last words, whose number ``faulthandler`` goes on
+        writing to in a process that the application forks.
+        """
+        return self.descriptors() - {*_STANDARD, self.last_words, *self.logs}
+
+    def for_worker(self, channel: int, last_words: int) -> Heritage:
+        """Return the heritage of a worker of this mold."""
+        return replace(self, channel=channel, last_words=last_words)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -159,11 +159,11 @@ class Mold:
     def _obey(self, order: Message) -> None:
         match order.kind:
             case "spawn":
-                self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), order.fds[0])
+                self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), *order.fds)
             case "reopen":
                 self._logs.replace(order.fds)
 
-    def _spawn(self, slot: int, cell: int, channel: int) -> None:
+    def _spawn(self, slot: int, cell: int, channel: int, last_words: int) -> None:
         """Fork a worker. When it fails, its channel closes without a hello, which tells the master."""
         try:
             if self._loaded is not None:
@@ -171,7 +171,7 @@ class Mold:
                 argument = BeforeFork(self._pool.name, self._heritage.generation, name)
                 self._loaded.hooks.run("before_fork", argument, self._log)
             birth = Birth(
-                heritage=self._heritage.with_channel(channel),
+                heritage=self._heritage.for_worker(channel, last_words),
                 pool=self._pool,
                 slot=slot,
                 cell=cell,
@@ -186,10 +186,12 @@ class Mold:
             self._log.error("fork-failed", f"cannot fork a worker for slot {slot}: {error}")
         finally:
             os.close(channel)
+            os.close(last_words)
 
     def _be_born(self, birth: Birth) -> int:
         """Run in the worker. What is open beyond its heritage was opened by the application, and stays so."""
         self._channel.close()
+        os.close(self._heritage.last_words)
         return self._worker_main(birth)
 
 

@@ -20,7 +20,7 @@ def application_traceback(error: BaseException) -> str:
     told = traceback.TracebackException.from_exception(error, compact=True)
     for link in _chain(told):
         link.stack = traceback.StackSummary.from_list(
-            [frame for frame in link.stack if not _is_machinery(frame.filename)]
+            [frame for frame in link.stack if not is_machinery(frame.filename)]
         )
     # A syntax error in the module itself has no frames, and a heading without any would mislead.
     lines = told.format() if told.stack else told.format_exception_only()
@@ -30,7 +30,7 @@ def application_traceback(error: BaseException) -> str:
 def in_application(error: BaseException) -> bool:
     """Tell whether the application's own code was running when the error was raised."""
     return any(
-        not _is_machinery(frame.f_code.co_filename) for frame, _line in traceback.walk_tb(error.__traceback__)
+        not is_machinery(frame.f_code.co_filename) for frame, _line in traceback.walk_tb(error.__traceback__)
     )
 
 
@@ -43,5 +43,11 @@ def _chain(told: traceback.TracebackException | None) -> Iterator[traceback.Trac
             yield from _chain(member)
 
 
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith(("<frozen importlib", _OUR_FOLDER)) or filename in _MACHINERY
+def is_ours(filename: str) -> bool:
+    """Tell whether a frame is of prefork's own code."""
+    return filename.startswith(_OUR_FOLDER)
+
+
+def is_machinery(filename: str) -> bool:
+    """Tell whether a frame is of prefork or of the import system."""
+    return is_ours(filename) or filename.startswith("<frozen importlib") or filename in _MACHINERY

@@ -6,11 +6,19 @@ Runs in the master.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from prefork.config import Config, Listen
 from prefork.config import Pool as PoolConfig
 from prefork.master.listeners import Listener, key_of
 from prefork.master.pool import Pool
+
+
+class ServerState(Enum):
+    BOOTING = "booting"
+    SERVING = "serving"
+    RELOADING = "reloading"
+    STOPPING = "stopping"
 
 
 @dataclass(slots=True)

@@ -67,7 +67,14 @@ class Generation:
         return len(self.scoreboard.cells) // 2
 
     def heritage(
-        self, server: str, *, lifeline: int, doorbell: int, channel: int, logs: tuple[int, ...]
+        self,
+        server: str,
+        *,
+        lifeline: int,
+        doorbell: int,
+        channel: int,
+        last_words: int,
+        logs: tuple[int, ...],
     ) -> Heritage:
         """Return what its next mold inherits."""
         introduced = {key_of(listen) for listen in self.config.listen if listen.proxy_protocol}
@@ -78,6 +85,7 @@ class Generation:
             lifeline=lifeline,
             doorbell=doorbell,
             channel=channel,
+            last_words=last_words,
             listeners=tuple(
                 InheritedListener(
                     listener.fileno(),

@@ -43,11 +43,11 @@ class MoldKeeper:
         log: Log,
         owner: MoldOwner,
         *,
-        spawn: Callable[[int, bool], int],
+        spawn: Callable[[int, int, bool], int],
         preload: bool,
         boot_s: float,
     ) -> None:
-        """``spawn(channel, preload)`` runs in the child and is the mold's life."""
+        """``spawn(channel, last_words, preload)`` runs in the child and is the mold's life."""
         self._loop = loop
         self._log = log.bind(f"{pool} mold gen {generation}", pool=pool, generation=generation)
         self._generation = generation
@@ -77,10 +77,9 @@ class MoldKeeper:
         try:
             self._process = MoldProcess(
                 self._loop,
-                lambda channel: self._spawn(channel, self._preload),
+                lambda channel, last_words: self._spawn(channel, last_words, self._preload),
                 boot_s=self._boot_s,
                 on_message=self._said,
-                on_timeout=self._timed_out,
             )
         except OSError as error:
             reason = f"cannot start a mold: {error.strerror}"
@@ -128,6 +127,7 @@ class MoldKeeper:
         """Its process was reaped."""
         process = self._process
         assert process is not None
+        stack = process.last_words.read()
         process.gone()  # takes what it said last
         self._process = None
         self._owner.mold_gone(self._generation)
@@ -136,8 +136,12 @@ class MoldKeeper:
         if process.state is MoldState.UNSUITABLE:
             self.start()
             return
-        when = "" if process.was_ready else " while it loaded the application"
-        self._owner.mold_failed(self._generation, f"the mold died{when}: {exit} (pid {exit.pid})", "")
+        if process.timed_out:
+            reason = f"the application did not load within timeouts.boot ({self._boot_s:g} s)"
+        else:
+            when = "" if process.was_ready else " while it loaded the application"
+            reason = f"the mold died{when}: {exit} (pid {exit.pid})"
+        self._owner.mold_failed(self._generation, reason, stack)
 
     def _said(self, process: MoldProcess, message: Message) -> None:
         if process is not self._process or process.state is not MoldState.LOADING:
@@ -165,9 +169,6 @@ class MoldKeeper:
             case "failed":
                 process.dismiss()
                 self._fail("the application cannot be loaded", str(message.fields.get("text", "")))
-
-    def _timed_out(self, process: MoldProcess) -> None:
-        self._fail(f"the application did not load within timeouts.boot ({self._boot_s:g} s)", "")
 
     def _fail(self, reason: str, details: str) -> None:
         self._failed = True

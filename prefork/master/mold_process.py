@@ -5,13 +5,13 @@ Runs in the master, which never waits for a mold and trusts nothing it says but 
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 
 from prefork.channel import Channel, ChannelClosed, Message
+from prefork.last_words import LastWords
 from prefork.master.loop import Loop, Timer
 from prefork.master.worker_states import ABORT_S
 from prefork.process import Process, spawn
@@ -32,28 +32,33 @@ class MoldState(Enum):
 
 
 class MoldProcess:
-    """One mold process. ``on_message`` is told what it says, ``on_timeout`` that its boot timeout passed."""
+    """One mold process. ``on_message`` is told what it says."""
 
     def __init__(
         self,
         loop: Loop,
-        main: Callable[[int], int],
+        main: Callable[[int, int], int],
         *,
         boot_s: float,
         on_message: Callable[[MoldProcess, Message], None],
-        on_timeout: Callable[[MoldProcess], None],
     ) -> None:
-        """Fork it; ``main`` gets the descriptor of the mold's own channel."""
+        """Fork it; ``main`` gets the descriptors of the mold's own channel and last words."""
         self.state = MoldState.LOADING
         self.was_ready = False
+        self.timed_out = False
+        """It was ended because its boot timeout passed."""
         self.started_at = monotonic()
         self._loop = loop
         self._on_message = on_message
-        self._on_timeout = on_timeout
         self._channel: Channel | None
         self._channel, theirs = Channel.pair()
         try:
-            pid = spawn(lambda: main(theirs.fileno()))
+            self.last_words = LastWords()
+            try:
+                pid = spawn(lambda: main(theirs.fileno(), self.last_words.fd))
+            except OSError:
+                self.last_words.close()
+                raise
         except OSError:
             self._channel.close()
             raise
@@ -86,8 +91,6 @@ class MoldProcess:
         """Take what it said. At the end of the channel only close it: its death is told by SIGCHLD."""
         try:
             while self._channel is not None and (message := self._channel.receive()) is not None:
-                for fd in message.fds:
-                    os.close(fd)
                 self._on_message(self, message)
         except ChannelClosed:
             self._close_channel()
@@ -108,11 +111,12 @@ class MoldProcess:
         self._close_channel()
         self._cancel_timer()
         self._process.close()
+        self.last_words.close()
 
     def _boot_timed_out(self) -> None:
         """Make it write its stack, and end it."""
-        self._on_timeout(self)  # first, so that the line that tells of it stands above the stack
-        self._cancel_timer()
+        self.timed_out = True
+        self.state = MoldState.LEAVING
         self._process.signal(signal.SIGABRT)
         self._timer = self._loop.call_later(ABORT_S, self._kill)
 

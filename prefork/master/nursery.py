@@ -82,12 +82,13 @@ class Nursery:
         pool.add(made)
         return pool
 
-    def _run_mold(self, generation: Generation, channel: int, preload: bool) -> int:
+    def _run_mold(self, generation: Generation, channel: int, last_words: int, preload: bool) -> int:
         heritage = generation.heritage(
             self._server,
             lifeline=self._lifeline,
             doorbell=self._requests.doorbell,
             channel=channel,
+            last_words=last_words,
             logs=self._logs.fds,
         )
         for contexts in self._contexts - {generation.tls}:

@@ -40,7 +40,7 @@ def write_obituary_of_unborn(log: Log, worker: Worker) -> None:
 
 
 def write_obituary(
-    log: Log, worker: Worker, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool
+    log: Log, worker: Worker, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool, stack: str
 ) -> None:
     """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error."""
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
@@ -60,4 +60,5 @@ def write_obituary(
         uptime_s=round(uptime_s, 3),
         requests=counts.requests,
         expected=expected,
+        traceback=stack or None,
     )

@@ -6,7 +6,6 @@ shared memory. What concerns all pools (reload, stop, listeners) is the supervis
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
+from prefork.last_words import LastWords
 from prefork.log import Log
 from prefork.master.failure import told
 from prefork.master.generation import Generation
@@ -23,6 +23,7 @@ from prefork.master.mold_keeper import MoldKeeper
 from prefork.master.obituary import EXPECTED, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
+from prefork.master.spawn_orders import SpawnOrders
 from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit, Process
 from prefork.scoreboard import Counts
@@ -50,8 +51,8 @@ class Means:
 
     loop: Loop
     log: Log
-    mold_main: Callable[[Generation, int, bool], int]
-    """The life of a mold: its generation, the descriptor of its channel, whether it loads the application."""
+    mold_main: Callable[[Generation, int, int, bool], int]
+    """The life of a mold: its generation, the descriptors of its channel and last words, whether it preloads."""
     oom_kills: Callable[[], bool]
     """Tell whether the kernel killed for lack of memory since the last call."""
 
@@ -61,6 +62,7 @@ class _Link:
     """The master's hold on a worker."""
 
     channel: Channel
+    last_words: LastWords
     process: Process | None = None
     failure: str = ""
     """What the worker said of its failed boot."""
@@ -83,6 +85,7 @@ class Pool:
         self._molds: dict[int, MoldKeeper] = {}
         self._links: dict[int, _Link] = {}
         self._by_pid: dict[int, Worker] = {}
+        self._orders = SpawnOrders(self._order)
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
         self._closing = False
@@ -98,7 +101,7 @@ class Pool:
             self._means.loop,
             self._log,
             self,
-            spawn=lambda channel, preload: self._means.mold_main(generation, channel, preload),
+            spawn=lambda channel, words, preload: self._means.mold_main(generation, channel, words, preload),
             preload=generation.config.preload is not False,
             boot_s=generation.config.timeouts.boot,
         )
@@ -237,7 +240,9 @@ class Pool:
         self.totals = self.totals.plus(counts)
         cell.clear()
         oom = exit.signal == "SIGKILL" and worker.state is not State.KILLED and self._means.oom_kills()
-        write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom)
+        stack = link.last_words.read()
+        link.last_words.close()
+        write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
 
@@ -268,23 +273,29 @@ class Pool:
                         failures=failures,
                         delay_s=round(delay_s, 3),
                     )
+        self._orders.give()
 
     def _spawn(self, worker: Worker) -> None:
         try:
-            ours, theirs = Channel.pair()
+            last_words = LastWords()
+            try:
+                ours, theirs = Channel.pair()
+            except OSError:
+                last_words.close()
+                raise
         except OSError as error:
             why = f"cannot make a channel: {error.strerror}"
             self.log_of(worker).error("spawn-failed", why)
             # Later, as any other failed spawn: the table is in the middle of a decision.
             self._means.loop.call_later(0, lambda: self._carry_out(self.table.lose(worker, monotonic()), why))
             return
-        self._links[worker.id] = _Link(ours)
+        self._links[worker.id] = _Link(ours, last_words)
         self._means.loop.watch(ours.fileno(), lambda: self._read(worker))
-        sent = self._molds[worker.generation].send(
-            "spawn", [theirs.fileno()], slot=worker.slot, cell=worker.cell
-        )
-        theirs.close()
-        if not sent:  # then nobody holds the other end, and reading finds that out
+        self._orders.add(worker, theirs)
+
+    def _order(self, worker: Worker, channel: Channel) -> None:
+        mold, fds = self._molds[worker.generation], [channel.fileno(), self._links[worker.id].last_words.fd]
+        if not mold.send("spawn", fds, slot=worker.slot, cell=worker.cell):
             self._log.debug(
                 "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
             )
@@ -305,6 +316,7 @@ class Pool:
                 write_obituary_of_unborn(self.log_of(worker), worker)
                 del self._links[worker.id]
                 self._close(link)
+                link.last_words.close()
 
     # What workers say
 
@@ -324,8 +336,6 @@ class Pool:
 
     def _said(self, worker: Worker, link: _Link, message: Message) -> None:
         """Take a word of a worker, which may be broken by its application: what makes no sense is ignored."""
-        for fd in message.fds:
-            os.close(fd)
         now = monotonic()
         match message.kind:
             case "hello" if worker.pid is None and message.pid:

@@ -10,16 +10,15 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Sequence
-from enum import Enum
-from time import monotonic
+from time import monotonic, sleep
 
 from prefork import __version__
-from prefork.config import Config, Listen, Loaded
+from prefork.config import Config, Listen, Loaded, needs_restart
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Logs
 from prefork.master.activation import take_activation
-from prefork.master.estate import Estate
+from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
@@ -37,13 +36,6 @@ QUICK_STOP_S = 2.0
 """How long workers may take in a quick stop to end what they run."""
 
 
-class ServerState(Enum):
-    BOOTING = "booting"
-    SERVING = "serving"
-    RELOADING = "reloading"
-    STOPPING = "stopping"
-
-
 class Supervisor:
     """The master. ``read_config`` reads the config again for a reload and raises ``ConfigError``."""
 
@@ -56,8 +48,8 @@ class Supervisor:
         self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
-        self._fixed = {key: getattr(loaded.config, key) for key in ("name", "pidfile", "log")}
-        """What holds until a restart, whatever reloads say."""
+        self._started_with = loaded.config
+        """Some of its keys hold until a restart, whatever reloads say."""
         self._last_generation = 1
         self._reload: Reload | None = None
         self._reload_again = False
@@ -129,7 +121,13 @@ class Supervisor:
             self._requests.excuse(lost_s)
             for pool in self._pools():
                 pool.table.postpone(lost_s)
-        now = monotonic()
+        try:
+            self._act_on_deadlines(monotonic())
+        except Exception:
+            self._internal_error()
+            sleep(1.0)  # it may come again at once, and must not become a busy loop
+
+    def _act_on_deadlines(self, now: float) -> None:
         for pool in self._pools():
             deadline = pool.table.next_deadline()
             if deadline is not None and deadline <= now:
@@ -263,7 +261,10 @@ class Supervisor:
         try:
             config = self._read_config().config
             reload = Reload(self._estate, config, self._last_generation, self)
-            self._complain_of_fixed_keys(config)
+            for key in needs_restart(self._started_with, config):
+                self._log.warning(
+                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
+                )
             self._reload = reload
             reload.start()
         except (PreforkError, OSError) as error:  # OSError: no more descriptors, processes or memory
@@ -273,14 +274,6 @@ class Supervisor:
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
                 generation=self._last_generation,
             )
-
-    def _complain_of_fixed_keys(self, new: Config) -> None:
-        """Say which changed keys a reload cannot apply."""
-        for key, value in self._fixed.items():
-            if value != getattr(new, key):
-                self._log.warning(
-                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
-                )
 
     def _commit(self, reload: Reload) -> None:
         for complaint in reload.commit():
@@ -358,12 +351,10 @@ class Supervisor:
         if self._state is ServerState.STOPPING:
             return
         timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        served = self._state is not ServerState.BOOTING
-        delay_s = max(t.shutdown_delay for t in timeouts) if served else 0.0
+        delay_s = 0.0 if self._state is ServerState.BOOTING else max(t.shutdown_delay for t in timeouts)
         rest_s = max(t.graceful for t in timeouts) - delay_s
-        self._begin_stop(
-            f"{why}: stopping gracefully" + (f", serving on for {delay_s:g} s" if delay_s else "")
-        )
+        delay = f", serving on for {delay_s:g} s" if delay_s else ""
+        self._begin_stop(f"{why}: stopping gracefully{delay}")
         self._loop.call_later(delay_s, lambda: self._end(rest_s, "stop"))
 
     def quick_stop(self) -> None:

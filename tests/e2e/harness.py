@@ -236,16 +236,26 @@ class Server:
         return [pid for pid in self.family() if re.search(pattern, title(pid))]
 
     def workers(self, pattern: str = "") -> list[int]:
-        """Return the workers; a ready one may not be among them yet, while its intermediate is its parent."""
-        return self.titled(rf"^prefork: worker .*{pattern}")
+        """Return the workers, also one whose parent is still the intermediate that forked it."""
+        intermediates = [pid for mold in self.molds() for pid in children(mold)]
+        unborn = [pid for intermediate in intermediates for pid in children(intermediate) if is_alive(pid)]
+        named = re.compile(rf"^prefork: worker .*{pattern}")
+        return sorted(pid for pid in {*self.family(), *unborn} if named.search(title(pid)))
 
     def molds(self, pattern: str = "") -> list[int]:
         return self.titled(rf"^prefork: mold .*{pattern}")
 
     def wait_for_workers(self, count: int, pattern: str = "") -> list[int]:
-        """Wait until there are exactly so many workers."""
-        wait_for(lambda: len(self.workers(pattern)) == count, f"{count} workers {pattern}")
-        return self.workers(pattern)
+        """Wait until there are exactly so many workers; return them."""
+
+        found: list[int] = []
+
+        def right_count() -> bool:
+            found[:] = self.workers(pattern)
+            return len(found) == count
+
+        wait_for(right_count, f"{count} workers {pattern}")
+        return found
 
     # Requests
 
@@ -276,12 +286,19 @@ class Server:
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as sock:
             return exchange(sock, request)
 
+    def wait_for_answer(self, status: int, body: str, path: str = "/") -> None:
+        """Wait until this is the answer: just after a reload an old worker may still give its own."""
+        wait_for(lambda: self.get(path) == (status, body), f"the answer {body!r}")
+
     def reload(self) -> str:
-        """Send HUP and wait for the outcome; return ``reloaded`` or ``failed``."""
+        """Send HUP and wait for the outcome; return ``reloaded`` or ``failed``.
+
+        A last worker of the generation before may yet answer a request; see ``wait_for_answer``.
+        """
         mark = self.mark()
         self.send_signal(signal.SIGHUP)
-        found = self.wait_for_log(r"generation \d+ serves, |the reload failed", mark)
-        return "failed" if "failed" in found[0] else "reloaded"
+        found = self.wait_for_log(r"generation (\d+) serves, |the reload failed", mark)
+        return "reloaded" if found[1] else "failed"
 
 
 @contextmanager

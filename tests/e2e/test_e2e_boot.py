@@ -118,7 +118,11 @@ def test_an_application_that_hangs_on_import_is_ended_and_its_stack_logged(
     config = CONFIG.format(app="myapp:app") + f"preload: {preload}\ntimeouts: {{boot: 1s}}"
     assert fail(server, config, app) == 3
     assert "within timeouts.boot (1 s)" in server.log
-    assert f'File "{server.folder}/myapp.py", line 5 in wait_for_broker' in server.log
+    [stack, *_] = re.findall(r"\(most recent call first\):\n((?: +File .*\n)+)", server.log)
+    assert [line.strip() for line in stack.splitlines()] == [
+        f'File "{server.folder}/myapp.py", line 5 in wait_for_broker',
+        f'File "{server.folder}/myapp.py", line 7 in <module>',
+    ]
 
 
 def test_a_boot_in_time_is_not_ended_by_the_boot_timeout(server: Server) -> None:

@@ -324,6 +324,6 @@ def test_a_read_only_file_system_is_enough(server: Server) -> None:
     server.serve(CONFIG, app, prefix=prefix)
     assert server.get() == (200, "EROFS EROFS")
     assert server.reload() == "reloaded"
-    assert server.get() == (200, "EROFS EROFS")
+    server.wait_for_answer(200, "EROFS EROFS")
     assert server.stop() == 0
     assert not re.search(r" (warning|error) ", server.log)

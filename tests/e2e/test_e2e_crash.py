@@ -321,12 +321,12 @@ def odd(path):
             await asyncio.sleep(0)
         asyncio.run(nothing())
     if path == "/orphans":
-        for _ in range(100):
+        for _ in range(20):
             if os.fork() == 0:
                 if os.fork() == 0:
                     time.sleep(0.05)
                 os._exit(0)
-        for _ in range(100):
+        for _ in range(20):
             os.wait()
     if path == "/fork":
         pid = os.fork()
@@ -364,14 +364,15 @@ def app(environ, start_response):
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+ODD_PATHS = ["/asyncio", "/junk", "/orphans", "/fork", "/fork-exit", "/multiprocessing", "/close", "/exit"]
+WITH_THREADS = ["/fork", "/fork-exit", "/multiprocessing", "/exit"]
+"""For the others threads make no difference."""
+
+
 @pytest.mark.parametrize(
-    "path",
-    ["/asyncio", "/junk", "/orphans", "/fork", "/fork-exit", "/multiprocessing", "/close", "/exit"],
+    ("path", "threads"), [*((path, 1) for path in ODD_PATHS), *((path, 2) for path in WITH_THREADS)]
 )
 def test_no_application_breaks_the_server(server: Server, path: str, threads: int) -> None:
-    if threads == 2 and path in ("/asyncio", "/junk", "/orphans", "/close"):
-        pytest.skip("asyncio handles signals in the main thread only; for the others threads are no matter")
     server.serve(CONFIG + f"threads: {threads}\n", ODD)
     first = server.wait_for_workers(2)
     descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))

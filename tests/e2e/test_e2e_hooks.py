@@ -139,7 +139,7 @@ def test_other_hooks_that_fail_are_logged_and_the_next_runs(server: Server) -> N
         if name != "before_fork":
             assert {int(re.search(r"pid (\d+):", line)[1]) for line in lines} == set(workers)  # type: ignore[index]
     for kind in ("BeforeFork", "WorkerReady", "WorkerExit"):
-        assert server.log.count(f"FINE {kind}\n") == 2
+        assert server.log.count(f"FINE {kind}\n") == 2, server.log
 
 
 def test_sqlalchemy_connections_of_the_mold_are_not_used_by_workers(server: Server) -> None:

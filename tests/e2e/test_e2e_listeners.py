@@ -37,6 +37,7 @@ def app(environ, start_response):
 """
 WAITS_FOR_FILE = """
 import os, time
+open("importing", "w").close()
 while not os.path.exists("load"):
     time.sleep(0.01)
 """
@@ -204,7 +205,7 @@ def test_a_listener_that_goes_and_comes_back_at_once(server: Server, kind: str) 
     with busy_workers(server, 1) as [slow]:
         server.configure(CONFIG % (MAIN, 2) + "reload: {batch: 3}\n", WAITS_FOR_FILE + GATED)
         server.send_signal(signal.SIGHUP)
-        wait_for(lambda: server.molds("gen 2"), "the new mold")
+        wait_for((server.folder / "importing").exists, "the import of the new mold")
         server.send_signal(signal.SIGHUP)
         server.wait_for_log("the reload waits")
         server.configure(both, GATED)
@@ -217,6 +218,14 @@ def test_a_listener_that_goes_and_comes_back_at_once(server: Server, kind: str) 
     wait_for(lambda: len(server.family()) == 3, "the end of the old generations")
     assert get(extra)[0] == 200
     assert server.stop() == 0
+
+
+def test_a_stop_right_after_a_reload_leaves_no_socket_file(server: Server) -> None:
+    server.serve(CONFIG % (f"{MAIN}, {EXTRA['unix']}", 1), GATED)
+    server.configure(CONFIG % (MAIN, 1), GATED)
+    assert server.reload() == "reloaded"
+    assert server.stop(signal.SIGINT) == 0
+    assert not (server.folder / "extra.sock").exists()
 
 
 def test_a_changed_mode_applies_to_a_kept_socket(server: Server) -> None:

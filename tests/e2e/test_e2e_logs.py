@@ -35,6 +35,8 @@ def app(environ, start_response):
         thread.join()
     elif path.startswith("/raise"):
         raise ValueError(path, "long" * 5000)
+    elif path == "/abort":
+        os.abort()
     elif path == "/meet":  # until the other worker is here, too
         open(f"here.{os.getpid()}", "w").close()
         while sum(name.startswith("here.") for name in os.listdir()) < 2:
@@ -104,6 +106,8 @@ def test_json_says_all_of_it_on_each_line(server: Server) -> None:
     get(server, b"/print?token=SECRET&a=1")
     get(server, b"/raise?token=SECRET")
     server.exchange(b"GET /?token=SECRET HTTP/4.2\r\n\r\n")
+    assert get(server, b"/abort") == b""
+    server.wait_for_log("killed by SIGABRT")
     assert server.stop() == 0
     events: list[dict[str, Any]] = [json.loads(line) for line in server.log.splitlines()]
     assert all(event["@timestamp"] and event["dc"] == "fra" and event["pid"] for event in events)
@@ -118,6 +122,8 @@ def test_json_says_all_of_it_on_each_line(server: Server) -> None:
         "printed in a thread": "shop.0",
     }
     assert by_name["request-failed"]["slot"] == "shop.0"
+    (aborted,) = (event for event in events if event.get("signal") == "SIGABRT")
+    assert re.search(r'myapp.py", line \d+ in app', aborted["traceback"])
     requests = [event for event in events if event["event"] == "access"]
     assert [(event["status"], event["path"], event["query"]) for event in requests] == [
         (200, "/print", "token=***&a=1"),

@@ -21,6 +21,9 @@ workers: 2
 """
 
 
+LAST_WORDS = "memfd:prefork-last-words (deleted)"
+
+
 def descriptors(pid: int) -> dict[int, str]:
     """Return what the descriptors of a process are, above the standard ones."""
     found = {}
@@ -80,8 +83,8 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
         wait_for_generation(server, 2)
     [mold], workers = server.molds(), server.workers()
 
-    # heritage: logs, lifeline, doorbell, channel, listener
-    heritage = Counter({"server.log": 2, "pipe": 1, "anon_inode:[eventfd]": 1, "socket": 2})
+    # logs, lifeline, doorbell, channel and listener, last words
+    heritage = Counter({"server.log": 2, "pipe": 1, "anon_inode:[eventfd]": 1, "socket": 2, LAST_WORDS: 1})
     assert kinds(mold) == heritage
     for worker in workers:
         # its own: the epoll, and eventfds that wake it from other threads and by SIGTERM

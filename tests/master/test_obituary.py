@@ -50,7 +50,7 @@ def test_a_death_is_told(
     reason: str | None, served: bool, exit: Exit, oom: bool, expected: bool, words: str
 ) -> None:
     log = Lines()
-    write_obituary(log, a_worker(reason, served), exit, Counts(requests=3), 2.0, oom)  # type: ignore[arg-type]
+    write_obituary(log, a_worker(reason, served), exit, Counts(requests=3), 2.0, oom, "")  # type: ignore[arg-type]
     ((level, message),) = log.lines
     assert level == ("info" if expected else "error")
     assert ("not expected" in message) is not expected

@@ -1,0 +1,67 @@
+"""Last words: the Python stack that a child writes while it dies, kept apart for each child.
+
+The master makes a file in memory for each mold and worker, whose ``faulthandler`` writes to it: at SIGABRT, by
+which the master ends what is overdue, and when C code crashes. A dying process writes its stack piece by piece,
+so that in one log those of several would be mixed. The master reads the file when it has reaped the child, and
+trusts nothing in it: it is cut, decoded and escaped like all text of an application. Used by every process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+
+from prefork.tracebacks import is_machinery, is_ours
+
+LIMIT_BYTES = 16 * 1024
+
+_FRAME = re.compile(r'  File "(?P<file>.*)", line \d+ in ')
+_THREAD = re.compile(r"(?P<which>Current thread|Thread) 0x[0-9a-f]+.* \(most recent call first\):")
+
+
+class LastWords:
+    """The master's side: a file for one child, to be closed when the child is gone."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("prefork-last-words", os.MFD_CLOEXEC)
+
+    def read(self) -> str:
+        """Return the stack, innermost call first, without prefork's own frames below it; "" if there is none."""
+        return application_stack(os.pread(self.fd, LIMIT_BYTES, 0).decode(errors="replace"))
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def write_to(fd: int) -> None:
+    """Have this process write its last words to ``fd``."""
+    faulthandler.enable(fd)
+
+
+def application_stack(text: str) -> str:
+    """Shorten what ``faulthandler`` wrote to what an application's author needs.
+
+    Of each thread that runs application code, the part from where prefork called it inwards.
+    """
+    kept: list[str] = []
+    imports: list[str] = []
+    in_application = cut = False
+    for line in text.splitlines():
+        if not line or line.startswith(("Extension modules:", "Fatal Python error:")):
+            continue
+        frame = _FRAME.match(line)
+        if thread := _THREAD.fullmatch(line):
+            imports, in_application, cut = [], False, False
+            kept.append(f"{thread['which']} (most recent call first):")
+        elif cut:
+            continue
+        elif frame and in_application and is_ours(frame["file"]):
+            cut = True
+        elif frame and in_application and is_machinery(frame["file"]):
+            imports.append(line)  # told only if it was the application that imported
+        else:
+            kept += [*imports, line]
+            imports = []
+            in_application = in_application or (frame is not None and not is_machinery(frame["file"]))
+    return "\n".join(kept)
