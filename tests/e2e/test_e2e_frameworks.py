@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from urllib.parse import urlencode
 
 from harness import Server
 from wire_client import APPS, Answer, Client, Load
@@ -79,10 +80,44 @@ def test_django(server: Server) -> None:
         kind, body = form_file("file", "large.bin", PNG * 40)
         sent = json.loads(client.get("/upload", kind, method="POST", body=body).body)
         assert sent == {"name": "large.bin", "sha256": hashlib.sha256(PNG * 40).hexdigest()}
+        static = client.get("/static/site.py")
+        source = (APPS / "django_site.py").read_bytes()
+        assert (static.body, static.headers["content-length"]) == (source, str(len(source)))
+        assert static.headers["content-type"].startswith("text/x-python")
+        check_admin(client)
         assert client.get("/boom").status == 500
         assert client.get("/page/8").status == 200
     server.wait_for_log("LookupError: no such teapot")
     check_load(server, "/page/1", workers)
+
+
+def check_admin(client: Client) -> None:
+    """Log in as a browser does, and add a group."""
+    form = client.get("/admin/login/?next=/admin/")
+    cookies = {"csrftoken": form.headers["set-cookie"].partition(";")[0].partition("=")[2]}
+
+    def submit(target: str, page: Answer, **values: str) -> Answer:
+        found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.body.decode())
+        assert found, page
+        data = urlencode({"csrfmiddlewaretoken": found[1], **values}).encode()
+        kind = "Content-Type: application/x-www-form-urlencoded"
+        return client.get(target, kind, cookie(), method="POST", body=data)
+
+    def cookie() -> str:
+        return "Cookie: " + "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+    client.ask("/admin/")
+    assert client.answer().headers["location"] == "/admin/login/?next=/admin/"
+    assert submit("/admin/login/", form, username="anna", password="wrong").status == 200
+    entered = submit("/admin/login/", form, username="anna", password="secret", next="/admin/")
+    assert (entered.status, entered.headers["location"]) == (302, "/admin/")
+    for line in entered.cookies:
+        name, _, value = line.partition(";")[0].partition("=")
+        cookies[name] = value
+    assert "Site administration" in client.get("/admin/", cookie()).body.decode()
+    page = client.get("/admin/auth/group/add/", cookie())
+    assert submit("/admin/auth/group/add/", page, name="potters").status == 302
+    assert "potters" in client.get("/admin/auth/group/", cookie()).body.decode()
 
 
 def post(client: Client, target: str, kind: str, body: bytes) -> Answer:

@@ -26,6 +26,8 @@ class Answer:
     headers: dict[str, str]
     framed: bytes
     body: bytes
+    cookies: list[str]
+    """The one field that may be repeated."""
 
     @property
     def status(self) -> int:
@@ -78,9 +80,13 @@ class Client:
         assert line.startswith("HTTP/1.1 "), line
         assert line.endswith("\r\n"), line
         headers: dict[str, str] = {}
+        cookies: list[str] = []
         while field := self.file.readline().rstrip(b"\r\n").decode("latin-1"):
             name, value = field.split(": ", 1)
-            assert name.lower() not in headers, field
+            if name.lower() == "set-cookie":
+                cookies.append(value)
+            else:
+                assert name.lower() not in headers, field
             headers[name.lower()] = value
         framed = body = b""
         if head_only or line.split()[1] in ("100", "204", "304"):
@@ -91,7 +97,7 @@ class Client:
             framed = body = self.file.read(int(headers["content-length"]))
         else:
             framed = body = self.file.read()
-        return Answer(line.rstrip("\r\n"), headers, framed, body)
+        return Answer(line.rstrip("\r\n"), headers, framed, body, cookies)
 
     def rest(self) -> bytes:
         """Read to the end of the connection; a reset fails."""

@@ -20,6 +20,9 @@ from wire_agreement import POLICIES, Machine, check_chunks, check_connection, ch
 sys.path.append(str(Path(__file__).parent.parent / "worker"))
 from serving_harness import echo, serving
 
+# The validator warns of methods that it does not know.
+pytestmark = pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")
+
 BOUNDED = settings(
     max_examples=100, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )

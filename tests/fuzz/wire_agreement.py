@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from wsgiref.validate import validator
 
 from prefork.http.chunked import ChunkedDecoder
 from prefork.http.head import Head, HeadLimits, HeadParser
@@ -175,7 +176,10 @@ class Outcome:
 
 
 class Machine:
-    """A web server whose loop the caller turns; one connection at a time, from a client or a ``TRUSTED`` proxy."""
+    """A web server whose loop the caller turns; one connection at a time, from ``PEER``.
+
+    The standard library's validator stands between the gateway and the application.
+    """
 
     def __init__(self, policy: ProxyPolicy | None = None, *, introduced: bool = False) -> None:
         self.log = Record()
@@ -189,7 +193,7 @@ class Machine:
             [self._listener],
             self.log,
             self._board.cells[0],
-            Gateway(self._record, log=self.log),  # type: ignore[arg-type]
+            Gateway(validator(self._record), log=self.log),  # type: ignore[arg-type]
             timeouts=SimpleNamespace(keep_alive=60.0, head=60.0, body=60.0, send=60.0),
             limits=SimpleNamespace(
                 request_line=LIMITS.request_line_bytes,
@@ -282,7 +286,7 @@ class Machine:
             assert connection.fd in server.loop.handlers
 
     def _record(self, environ: dict[str, Any], start_response: Any) -> Any:
-        body = environ["wsgi.input"].read()
+        body = environ["wsgi.input"].read(-1)
         shown = {key: value for key, value in environ.items() if key not in _VARYING_KEYS}
         self._outcome.requests.append((shown, body))
         return _echo(environ, start_response, body)
@@ -301,8 +305,10 @@ def _receive(client: socket.socket) -> bytes | None:
 def _echo(environ: dict[str, Any], start_response: Any, body: bytes) -> Any:
     """Answer in a way that the query chooses: with a length, or in chunks."""
     answer = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} ".encode("latin-1") + body
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return iter([answer[:5], b"", answer[5:]]) if "c" in environ["QUERY_STRING"] else [answer]
+    in_chunks = "c" in environ["QUERY_STRING"]
+    length = [] if in_chunks else [("Content-Length", str(len(answer)))]
+    start_response("200 OK", [("Content-Type", "text/plain"), *length])
+    return iter([answer[:5], b"", answer[5:]]) if in_chunks else [answer]
 
 
 def check_connection(machine: Machine, data: bytes, cuts: Iterable[int] = ()) -> Outcome:
