@@ -114,7 +114,8 @@ class Outgoing:
     def send_file(self, fd: int, offset: int, count: int) -> int:
         """See ``pending.Socket``."""
         # There is no MSG_DONTWAIT for sendfile. All other calls have it, so that this changes nothing for them.
-        self.sock.setblocking(False)
+        if self.sock.gettimeout() != 0:
+            self.sock.setblocking(False)
         try:
             return os.sendfile(self.sock.fileno(), fd, offset, count)
         except OSError as error:

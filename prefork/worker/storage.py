@@ -38,7 +38,7 @@ class Storage:
     def take_memory(self, count: int) -> bool:
         """Reserve ``count`` bytes; return False, and take nothing, if there are not so many left."""
         with self._lock:
-            if self.memory_bytes + count > self.memory_limit_bytes:
+            if count and self.memory_bytes + count > self.memory_limit_bytes:
                 return False
             self.memory_bytes += count
         return True
