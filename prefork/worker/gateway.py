@@ -70,18 +70,16 @@ class Gateway:
         """
         head = request.head
         environ = request.base.copy()
-        environ.update(head.environ)
+        environ[REQUEST_ID_KEY] = next(self._request_ids)
+        environ.update(head.environ)  # a proxy may have told another id
         given = request.body
         environ["wsgi.input"] = BytesIO(given) if isinstance(given, bytes) else given.reader()
         if head.chunked:
             environ["CONTENT_LENGTH"] = str(len(given))
-        # A proxy may have told both the id and the root path, which then is not in the path.
-        request_id = head.environ.get(REQUEST_ID_KEY) or next(self._request_ids)
-        environ[REQUEST_ID_KEY] = request_id
+        # A root path that a proxy has told is not in the path.
         if self._root_path and "SCRIPT_NAME" not in head.environ:
             self._strip_root(environ)
-        remote_addr = environ["REMOTE_ADDR"]
-        response = Response(self, request, writer, request_id)
+        response = Response(self, request, writer, environ[REQUEST_ID_KEY])
         body: Iterable[bytes] | None = None
         start_ns = cell.enter(head.request_line, self._deadline_ns, self._slow_ns)
         # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
@@ -101,7 +99,7 @@ class Gateway:
         elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
         if self._access is not None:
             entry = AccessEntry(
-                remote_addr,
+                head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),
                 head.method,
                 head.target,
                 head.environ["SERVER_PROTOCOL"],

@@ -22,6 +22,8 @@ SILENT = "the PROXY header did not arrive in time"
 class Introduction:
     """What there is of a connection before its client is known. Owned by the loop."""
 
+    __slots__ = ("_raw", "address", "entrance", "fd", "server", "sock", "state")
+
     def __init__(self, server: HTTPServer, sock: socket, address: Any, entrance: Entrance) -> None:
         self.server = server
         self.sock = sock

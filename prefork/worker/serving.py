@@ -34,6 +34,11 @@ def make_server(
             raise ApplicationError(
                 f"cannot use {pool.app} with tls: only the web server speaks it; wrap the sockets in process_request"
             )
+        if any(listener.proxy_protocol for listener in heritage.listeners):
+            raise ApplicationError(
+                f"cannot use {pool.app} with proxy_protocol: only the web server speaks it; "
+                "read the header in process_request"
+            )
         return app(listeners, log, cell, threads=pool.threads, connections=pool.limits.connections)
     server_class: type[HTTPServer] = HTTPServer
     if isinstance(app, type) and issubclass(app, HTTPServer):

@@ -168,6 +168,7 @@ def test_behind_haproxy(server: Server) -> None:
             _, environ, _ = ask(through_http, headers=forged)
             assert (environ["REMOTE_ADDR"], environ["wsgi.url_scheme"]) == (CLIENT, "https")
             assert environ["HTTP_HOST"] == "outside.example"
+            wait_for(lambda: server.log.count(f"\n{CLIENT} - - [") == 3, "the client in the access log")
             # HAProxy's health check sees the stop before anybody is turned away.
             server.send_signal(signal.SIGTERM)
             wait_for(lambda: "Server v2/prefork is DOWN" in log.read_text(), "the failed health check")
@@ -206,6 +207,19 @@ def test_behind_nginx(server: Server) -> None:
         # A client that contradicts the proxy fools nobody.
         assert ask(address, "/shop/", {"Forwarded": "for=6.6.6.6"})[0].status == 400
     assert server.stop() == 0
+
+
+def test_a_service_reads_the_proxy_header_itself(server: Server) -> None:
+    service = """
+    from prefork.worker.server import Server
+
+    class Service(Server):
+        pass
+    """
+    server.configure(CONFIG.replace("DELAY", "0").replace(":app", ":Service"), service)
+    server.start()
+    assert server.wait() == 3
+    assert "cannot use myapp:Service with proxy_protocol: only the web server speaks it" in server.log
 
 
 def test_readiness_goes_first(server: Server) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving_harness import Client, Gate, Serving, eventually, serving
 
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.health import Health
+from prefork.worker.request_id import request_ids
 
 SHOWN = (
     *("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"),
@@ -236,3 +238,10 @@ def test_every_request_has_an_id() -> None:
         _, headers, _ = server.connect().get("/", "X-Request-ID: from-a-stranger")
         assert "x-request-id" not in headers
         assert ids[-1] != "from-a-stranger"
+
+
+def test_threads_share_the_ids() -> None:
+    ids = request_ids()
+    with ThreadPoolExecutor(4) as threads:
+        lists = list(threads.map(lambda _: [next(ids) for _ in range(5000)], range(8)))
+    assert len({one for some in lists for one in some}) == 40_000
