@@ -24,17 +24,25 @@ class FileRange(NamedTuple):
 
 
 class FileWrapper:
-    """``wsgi.file_wrapper``: iterates over a file in blocks."""
+    """``wsgi.file_wrapper``: iterates over a file in blocks.
+
+    It is its own iterator and can seek, as frameworks expect that cut a range out of it.
+    """
 
     def __init__(self, filelike: IO[bytes], block_size: int = 64 * 1024) -> None:
         self.filelike = filelike
         self.block_size = block_size
-        close: Any = getattr(filelike, "close", None)
-        if close is not None:
-            self.close = close
+        for name in ("close", "seek", "tell", "seekable"):
+            if hasattr(filelike, name):
+                setattr(self, name, getattr(filelike, name))
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.filelike.read(self.block_size), b"")
+        return self
+
+    def __next__(self) -> bytes:
+        if block := self.filelike.read(self.block_size):
+            return block
+        raise StopIteration
 
     def range(self) -> FileRange | None:
         """Return what ``read()`` would return to the end, if that is just the content of a regular file."""

@@ -8,13 +8,16 @@ import gzip
 import io
 import os
 import random
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
+from django.core.files import File
 from serving_harness import echo, eventually, serving
 
 from prefork.worker.files import FileRange, FileWrapper
@@ -22,9 +25,9 @@ from prefork.worker.files import FileRange, FileWrapper
 CONTENT = random.Random(1).randbytes(24 << 20)  # more than the socket buffers of both sides
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "content"
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("files") / "content"
     path.write_bytes(CONTENT)
     return path
 
@@ -85,7 +88,8 @@ def test_what_is_sent_of_a_file(
         assert server.log.lines == []
 
 
-def test_a_slow_reader_of_a_file_holds_a_descriptor_and_nothing_else(path: Path) -> None:
+def test_a_slow_reader_of_a_file_holds_a_descriptor_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    path = shutil.copy(path, tmp_path / "content")
     app = FileApp(path)
     with serving(app) as server:
         before = descriptors()
@@ -105,7 +109,8 @@ def test_a_slow_reader_of_a_file_holds_a_descriptor_and_nothing_else(path: Path)
         eventually(lambda: descriptors() == before + 2 * 2 + 2)
 
 
-def test_a_file_that_shrinks_does_not_look_complete(path: Path) -> None:
+def test_a_file_that_shrinks_does_not_look_complete(path: Path, tmp_path: Path) -> None:
+    path = shutil.copy(path, tmp_path / "content")
     app = FileApp(path)
     with serving(app) as server:
         client = server.connect()
@@ -142,6 +147,8 @@ def _kinds(path: Path) -> Iterator[tuple[Any, FileRange | None]]:
     named.write(b"abc")
     named.seek(0)
     yield named, FileRange(named.fileno(), 1, 2)
+    django = File(open(path, "rb"))
+    yield django, FileRange(django.fileno(), *rest)
     yield gzip.open(path.with_suffix(".gz")), None
     yield io.BufferedReader(gzip.open(path.with_suffix(".gz"))), None
     yield io.BytesIO(b"abc"), None
@@ -162,3 +169,19 @@ def test_which_files_the_kernel_sends(path: Path) -> None:
             assert FileWrapper(file).range() == expected, file
             assert b"".join(FileWrapper(file)) != b""
         assert FileWrapper(file).range() is None
+
+
+def test_flask_hands_over_the_file_itself(path: Path) -> None:
+    app = flask.Flask(__name__)
+    app.route("/")(lambda: flask.send_file(path))
+    returned = []
+
+    def spying(environ: Any, start_response: Any) -> Any:
+        returned.append(app(environ, start_response))
+        return returned[-1]
+
+    with serving(spying) as server:
+        status, fields, body = server.connect().get()
+        assert (status, fields["content-length"], body) == (200, str(len(CONTENT)), CONTENT)
+        assert server.connect().get("/", "Range: bytes=5-9")[2] == CONTENT[5:10]
+    assert type(returned[0]) is FileWrapper
