@@ -35,6 +35,8 @@ _PAIR = re.compile(
 
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+;=:@]|%(?!00)[0-9A-Fa-f]{2})+)*/?")
 
+_REMEMBERED_CHARACTERS = 256
+
 
 class Said(NamedTuple):
     """What proxies said; None where they said nothing."""
@@ -57,8 +59,14 @@ NOTHING = Said()
 def read_x_forwarded(environ: Mapping[str, str], use: Collection[str], trust: Trust) -> Said:
     """Return what the parts in ``use`` of ``X-Forwarded-*`` say. Raises ``BadRequest``."""
     address, port = None, ""
-    if "for" in use and (hops := _listed(environ.get("HTTP_X_FORWARDED_FOR", ""))):
-        _, (address, port) = _client(hops, trust)
+    hops = environ.get("HTTP_X_FORWARDED_FOR") if "for" in use else None
+    if hops:
+        known = trust.clients.get(hops)
+        if known is None:
+            known = _listed_client(hops, trust)
+            if len(hops) <= _REMEMBERED_CHARACTERS:
+                trust.clients.remember(hops, known)
+        address, port = known
     return Said(
         address,
         port,
@@ -102,6 +110,11 @@ def split_host(host: str) -> tuple[str, str]:
     """Split an authority into name and port, which may be empty."""
     name, colon, port = host.rpartition(":")
     return (name, port) if colon and not port.endswith("]") else (host, "")
+
+
+def _listed_client(value: str, trust: Trust) -> tuple[str | None, str]:
+    hops = _listed(value)
+    return _client(hops, trust)[1] if hops else (None, "")
 
 
 def _client(hops: Sequence[str], trust: Trust) -> tuple[int, tuple[str, str]]:

@@ -24,6 +24,8 @@ class Trust:
         self._networks = [ip_network(entry) for entry in entries if entry != UNIX]
         self._unix = UNIX in entries
         self._known: Memo[str, bool] = Memo(_REMEMBERED)
+        self.clients: Memo[str, tuple[str | None, str]] = Memo(_REMEMBERED)
+        """Address and port that lists of proxies came down to, for ``forwarded``: parsing addresses takes long."""
 
     def __contains__(self, peer: str) -> bool:
         """Tell whether ``peer``, an address or ``unix``, is one of us; what is no address never is."""
