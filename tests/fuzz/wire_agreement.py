@@ -311,9 +311,56 @@ def _echo(environ: dict[str, Any], start_response: Any, body: bytes) -> Any:
     return iter([answer[:5], b"", answer[5:]]) if in_chunks else [answer]
 
 
+def check_answers(outcome: Outcome) -> None:
+    """Read what was answered as a client does: each response ends where it says, and nothing is between them."""
+    rest = outcome.answered
+    methods = [environ["REQUEST_METHOD"] for environ, _ in outcome.requests]
+    while rest:
+        head, found, rest = rest.partition(b"\r\n\r\n")
+        assert found, "a head without an end"
+        line, *lines = head.split(b"\r\n")
+        status = re.fullmatch(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [ -~]+", line)
+        assert status, line
+        if status[1] == b"100":
+            continue
+        fields = {}
+        for line in lines:
+            field = re.fullmatch(rb"([A-Za-z-]+): ([ -~]+)", line)
+            assert field, line
+            assert field[1] not in fields, line
+            fields[field[1]] = field[2]
+        assert {b"Date", b"Server"} <= fields.keys()
+        assert not {b"Content-Length", b"Transfer-Encoding"} <= fields.keys()
+        method = methods.pop(0) if methods else None
+        if method is None:
+            assert status[1] >= b"400", "more answers than requests"
+            assert fields[b"Connection"] == b"close"
+        if method == "HEAD":
+            pass
+        elif b"Transfer-Encoding" in fields:
+            size = None
+            while size != 0:
+                line, _, rest = rest.partition(b"\r\n")
+                size = int(line, 16)
+                assert rest[size : size + 2] == b"\r\n"
+                rest = rest[size + 2 :]
+        elif b"Content-Length" in fields:
+            length = int(fields[b"Content-Length"])
+            # Perhaps a HEAD that was refused.
+            assert len(rest) >= length or (method is None and not rest)
+            rest = rest[length:]
+        else:
+            assert fields[b"Connection"] == b"close"
+            rest = b""
+        if fields.get(b"Connection") == b"close":
+            assert not rest, "something follows the last response"
+    assert not methods, "a request without an answer"
+
+
 def check_connection(machine: Machine, data: bytes, cuts: Iterable[int] = ()) -> Outcome:
     """Check that ``data`` is answered in the same way however it arrives; return the outcome."""
     whole = machine.connection([data] if data else [])
+    check_answers(whole)
     for parts in (pieces(data, cuts), pieces(data, range(len(data)))):
         cut = machine.connection(parts)
         assert cut.requests == whole.requests
