@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,10 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=lambda value: getattr(value, "name", ""))
-def test_config_that_a_page_shows_is_valid(page, snippet, tmp_path):
+def test_config_that_a_page_shows_is_valid(page, snippet, tmp_path, pki, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, ours in {"chain.pem": "server.pem", "key.pem": "server.key", "clients.pem": "ca.pem"}.items():
+        shutil.copy(pki.path(ours), name)
     file = tmp_path / "app.yaml"
     file.write_text(snippet if "app:" in snippet else f"app: shop.wsgi:application\n{snippet}")
     load([str(file)], [], environ={})

@@ -1,6 +1,7 @@
 """TLS as bytes in, bytes out: one connection's records, without its socket; runs only in a worker.
 
-Used by whoever owns the connection. See docs/decisions/ on why OpenSSL does not read the socket itself.
+Used by whoever owns the connection. Why OpenSSL does not read the socket itself:
+docs/decisions/0008-tls-through-memory.md.
 """
 
 from __future__ import annotations
