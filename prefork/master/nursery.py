@@ -40,6 +40,9 @@ class Nursery:
         self._log = log
         self._requests = requests
         self._mold_main = mold_main
+        self._room_for_connections = 0
+        """The most connections of a worker that the limit of open files was raised for; a limit that an operator
+        lowers meanwhile stays."""
         # Nothing is ever written: at its end-of-file the master is dead. The other end stays open with it.
         self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
         self._contexts: WeakSet[Contexts] = WeakSet()
@@ -60,7 +63,9 @@ class Nursery:
         """
         privileges.resolve(config.user, config.group)
         wanted, explanation = worker_count(config)
-        open_files.make_room(config, self._log)
+        if config.limits.connections > self._room_for_connections:
+            self._room_for_connections = config.limits.connections
+            open_files.make_room(config, self._log)
         contexts = contexts_of(config, listeners)
         self._contexts.add(contexts)
         addresses = [listener.address for listener in listeners]
