@@ -19,8 +19,8 @@ from prefork.scoreboard import Running, Scoreboard
 CONFIRM_S = 0.02
 """After this a store to the scoreboard is visible to everyone: see ``Scoreboard.asleep``."""
 
-UNSEEN_NS = 1_000_000_000
-"""A request that is older than this when it is first seen counts from then: the master was suspended."""
+UNHEARD_NS = 1_000_000_000
+"""A request that rang this long before it was seen counts from then: the master was suspended."""
 
 
 class _Key(NamedTuple):
@@ -49,6 +49,8 @@ class RequestWatch:
         self._asleep = True
         self._confirming = False
         self._seen: dict[_Key, _Seen] = {}
+        self._suspended_ns = (0, 0)
+        """When the master was last suspended, as far as its loop noticed."""
 
     def adopt(self, scoreboard: Scoreboard) -> None:
         """Have the workers of a new scoreboard ring if the others do."""
@@ -63,9 +65,11 @@ class RequestWatch:
         self.next_look = monotonic_ns() / 1e9
 
     def excuse(self, lost_s: float) -> None:
-        """Move the deadlines of all that was seen: the master itself was suspended."""
+        """Move the deadlines of all that runs: the master itself was suspended."""
+        now_ns, lost_ns = monotonic_ns(), int(lost_s * 1e9)
+        self._suspended_ns = (now_ns - lost_ns, now_ns)
         for seen in self._seen.values():
-            seen.excused_ns += int(lost_s * 1e9)
+            seen.excused_ns += lost_ns
 
     def look(self, pools: Iterable[Pool]) -> None:
         """Report slow requests, end overdue ones, and decide when to look again."""
@@ -95,8 +99,7 @@ class RequestWatch:
         """Act on one request; return the next instant that matters to it, in nanoseconds."""
         seen = self._seen.get(key)
         if seen is None:
-            age_ns = now_ns - request.start_ns
-            seen = self._seen[key] = _Seen(age_ns if age_ns > UNSEEN_NS else 0)
+            seen = self._seen[key] = _Seen(self._excuse_of_new(request.start_ns, now_ns))
         slow_ns = request.slow_ns + seen.excused_ns if request.slow_ns and not seen.told_slow else 0
         if slow_ns and now_ns >= slow_ns:
             seen.told_slow = True
@@ -113,6 +116,14 @@ class RequestWatch:
             if worker is not None:
                 pool.overdue(worker)
         return min((instant for instant in (slow_ns, deadline_ns) if instant), default=None)
+
+    def _excuse_of_new(self, start_ns: int, now_ns: int) -> int:
+        """Return for how long the master was suspended since a request began that is seen for the first time."""
+        if self._asleep:  # it rang, and without a deadline the loop cannot notice what kept the master
+            age_ns = now_ns - start_ns
+            return age_ns if age_ns > UNHEARD_NS else 0
+        since_ns, until_ns = self._suspended_ns
+        return max(0, until_ns - max(start_ns, since_ns))
 
     def _tell(self, pool: Pool, key: _Key, request: Running, now_ns: int, event: str, what: str) -> None:
         worker = pool.worker_of_cell(key.generation, key.cell)
