@@ -37,15 +37,17 @@ class CapturedStream(LogStream):
 def capture_output(logs: Logs) -> None:
     """Make events ``stdout`` (level info) and ``stderr`` (level warning) of what is printed, if so configured.
 
-    If not, lines are at least written when they are printed: Python keeps what goes to a pipe or a file until
-    there are 8 KiB, and a process that is killed takes them with it.
+    If not, lines are at least written when they are printed, and whole: Python keeps what goes to a pipe or a
+    file until there are 8 KiB, and a process that is killed takes them with it; with ``PYTHONUNBUFFERED``, as
+    in many images, it writes piece by piece, and those of several processes are mixed.
 
     Called in the mold and again in each worker with its own logs: the streams stay the same objects, because
     handlers of ``logging`` hold on to them.
     """
     if not logs.capture_output:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(line_buffering=True)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True, write_through=False)
         return
     if isinstance(sys.stdout, CapturedStream) and isinstance(sys.stderr, CapturedStream):
         sys.stdout.rebind(logs.log)

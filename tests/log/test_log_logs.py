@@ -1,5 +1,6 @@
 """All logs of a server, opened from the config and reopened after a rotation."""
 
+import io
 import json
 import logging
 import os
@@ -92,3 +93,25 @@ def test_captured_output(tmp_path, monkeypatch):
         ("web.0", "stderr", "failed\nTraceback"),
         ("web.0", "stdout", "bytes é"),
     ]
+
+
+@pytest.mark.parametrize("unbuffered", [False, True], ids=["usual", "PYTHONUNBUFFERED"])
+def test_what_is_printed_is_written_in_whole_lines(monkeypatch, unbuffered):
+    writes = []
+
+    class Descriptor(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            writes.append(bytes(data))
+            return len(data)
+
+    raw = Descriptor()
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(raw if unbuffered else io.BufferedWriter(raw), write_through=unbuffered)
+        monkeypatch.setattr(sys, name, stream)
+    capture_output(Logs(settings()))
+    print("some", "words", 1)
+    print("and", "more", file=sys.stderr)
+    assert writes == [b"some words 1\n", b"and more\n"]
