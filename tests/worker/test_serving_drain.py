@@ -137,6 +137,8 @@ def test_quit_drops_what_is_open(threads: int) -> None:
         assert idle.get()[0] == 200
         running.send(WAIT)
         gate.await_entry()
+        # The answer may arrive before the loop has taken the connection back from its thread.
+        eventually(lambda: len(server.server.keep_alive.entries) == 1)
         server.server.loop.post(server.server.quit)
         if threads > 1:
             eventually(server.ended)
