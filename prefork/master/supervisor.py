@@ -68,6 +68,7 @@ class Supervisor:
         config = self._estate.config
         if os.getpid() != 1:
             become_subreaper()
+        signals = SignalPipe()  # before what may take time or leave something behind
         set_title(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
         self._announce(config)
         pidfile = config.pidfile
@@ -76,7 +77,6 @@ class Supervisor:
         try:
             listens = [listen for pool in config.pools for listen in pool.listen]
             self._estate.listeners = open_at_start(listens, self._activation, self._log)
-            signals = SignalPipe()
             self._loop.watch(signals.fileno(), lambda: self._on_signals(signals.received()))
             self._loop.watch(self._requests.doorbell, self._requests.rung)
             self._boot()

@@ -119,6 +119,25 @@ def test_a_stop_while_it_boots(server: Server, number: int, preload: str) -> Non
     assert "not expected" not in server.log
 
 
+def test_a_stop_while_it_waits_for_an_address_leaves_nothing_behind(server: Server) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    server.serve(CONFIG.replace(":0", f":{port}") + "pidfile: web.pid\n", GATE)
+    pending, busy = hold(server)
+    server.family()
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    mark = server.mark()
+    server.start()
+    server.wait_for_log(f"still in use by pid {busy} .*trying again", mark)
+    server.send_signal(signal.SIGTERM)
+    release(server)
+    assert pending.outcome() == (200, str(busy))
+    assert server.wait() == 0
+    assert not (server.folder / "web.pid").exists()
+
+
 def test_a_stop_during_a_reload(server: Server) -> None:
     server.serve(CONFIG, GATE)
     pending, pid = hold(server)
