@@ -63,15 +63,32 @@ def oom_kills(root: str | Path = "/") -> int | None:
 
     Compare before and after a death by SIGKILL to tell an out-of-memory kill from any other.
     """
-    hierarchy = _hierarchy("memory", Path(root))
-    if not hierarchy.levels:
-        return None
-    name = "memory.events" if hierarchy.version == 2 else "memory.oom_control"
-    for line in _read(hierarchy.levels[0] / name).splitlines():
+    file = oom_file(root)
+    for line in _read(file).splitlines() if file else ():
         key, _, count = line.partition(" ")
         if key == "oom_kill" and count.isdigit():
             return int(count)
     return None
+
+
+def oom_file(root: str | Path = "/") -> Path | None:
+    """Return the file in which the kernel counts them, whether or not it can be read."""
+    hierarchy = _hierarchy("memory", Path(root))
+    name = "memory.events" if hierarchy.version == 2 else "memory.oom_control"
+    return hierarchy.levels[0] / name if hierarchy.levels else None
+
+
+class OomWatch:
+    """Tells of kills by the kernel for lack of memory between one question and the next."""
+
+    def __init__(self, root: str | Path = "/") -> None:
+        self._root = root
+        self._known = oom_kills(root)
+
+    def has_killed(self) -> bool:
+        """Return whether there was one since the last call, or since the beginning."""
+        before, self._known = self._known, oom_kills(self._root)
+        return before is not None and self._known is not None and self._known > before
 
 
 def _hierarchy(controller: str, root: Path) -> Hierarchy:

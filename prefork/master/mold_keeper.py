@@ -123,7 +123,7 @@ class MoldKeeper:
         )
         self._timer = self._loop.call_later(delay_s, self.start)
 
-    def died(self, exit: Exit) -> None:
+    def died(self, exit: Exit, *, oom_killed: bool) -> None:
         """Its process was reaped."""
         process = self._process
         assert process is not None
@@ -140,7 +140,8 @@ class MoldKeeper:
             reason = f"the application did not load within timeouts.boot ({self._boot_s:g} s)"
         else:
             when = "" if process.was_ready else " while it loaded the application"
-            reason = f"the mold died{when}: {exit} (pid {exit.pid})"
+            by = " by the kernel for lack of memory (OOM)" if oom_killed else ""
+            reason = f"the mold died{when}: {exit}{by} (pid {exit.pid})"
         self._owner.mold_failed(self._generation, reason, stack)
 
     def _said(self, process: MoldProcess, message: Message) -> None:

@@ -17,7 +17,7 @@ from prefork.log import Log, Logs
 from prefork.master import open_files
 from prefork.master.capacity import worker_count
 from prefork.master.certificates import contexts_of
-from prefork.master.cgroup import oom_kills
+from prefork.master.cgroup import OomWatch
 from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
@@ -46,8 +46,7 @@ class Nursery:
         # Nothing is ever written: at its end-of-file the master is dead. The other end stays open with it.
         self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
         self._contexts: WeakSet[Contexts] = WeakSet()
-        self._oom_kills = oom_kills()
-        self._means = Means(loop, log, self._run_mold, self._oom_happened)
+        self._means = Means(loop, log, self._run_mold, OomWatch())
 
     def add_generation(
         self,
@@ -101,7 +100,3 @@ class Nursery:
         return self._mold_main(
             heritage, generation.config, self._logs, generation.scoreboard, generation.tls, preload
         )
-
-    def _oom_happened(self) -> bool:
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        return before is not None and self._oom_kills is not None and self._oom_kills > before

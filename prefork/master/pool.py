@@ -16,6 +16,7 @@ from typing import Protocol
 from prefork.channel import Channel, ChannelClosed, Message
 from prefork.last_words import LastWords
 from prefork.log import Log
+from prefork.master.cgroup import OomWatch
 from prefork.master.failure import told
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
@@ -53,8 +54,7 @@ class Means:
     log: Log
     mold_main: Callable[[Generation, int, int, bool], int]
     """The life of a mold: its generation, the descriptors of its channel and last words, whether it preloads."""
-    oom_kills: Callable[[], bool]
-    """Tell whether the kernel killed for lack of memory since the last call."""
+    oom: OomWatch
 
 
 @dataclass(slots=True, eq=False)
@@ -212,7 +212,8 @@ class Pool:
         """Reap a child if it is a mold or a worker of this pool; return whether it is."""
         for mold in self._molds.values():
             if mold.pid == pid:
-                mold.died(reap(pid))
+                exit = reap(pid)
+                mold.died(exit, oom_killed=self._is_oom_kill(exit))
                 self._forget_generations()
                 return True
         worker = self._by_pid.get(pid)
@@ -239,12 +240,15 @@ class Pool:
         counts = cell.counts()
         self.totals = self.totals.plus(counts)
         cell.clear()
-        oom = exit.signal == "SIGKILL" and worker.state is not State.KILLED and self._means.oom_kills()
+        oom = self._is_oom_kill(exit) and worker.state is not State.KILLED
         stack = link.last_words.read()
         link.last_words.close()
         write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
+
+    def _is_oom_kill(self, exit: Exit) -> bool:
+        return exit.signal == "SIGKILL" and self._means.oom.has_killed()
 
     # Carrying out
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from clients import GATE, Crowd, Pending, hold, release, zombies_of
-from harness import Server, is_alive, wait_for
+from harness import Server, is_alive, wait_for, works
+
+from prefork.master.cgroup import oom_file
 
 CONFIG = """
 app: myapp:app
@@ -176,6 +178,30 @@ def test_a_worker_that_dies_at_birth_stays_in_the_books(server: Server, when: st
         assert re.search(r"myapp\.\d gen 1: gone: .* not expected: it could not be forked", server.log)
     else:
         assert re.search(r"myapp\.\d gen 1 pid \d+: gone: killed by SIGKILL after .* 0 requests", server.log)
+    assert server.stop() == 0
+
+
+def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_as_such(server: Server) -> None:
+    """The kernel's counter is played by a file, which only this server sees in its place."""
+    counter = server.write("counter", "oom_kill 5\n")
+    covered = ("unshare", "--mount", "sh", "-c", f'mount --bind {counter} {oom_file()} && exec "$@"', "sh")
+    if not works(*covered, "true"):
+        pytest.skip("needs root, unshare, and a control group that tells")
+    server.serve(CONFIG, prefix=covered)
+
+    def kill(pid: int, kills_so_far: int) -> None:
+        counter.write_text(f"oom_kill {kills_so_far}\n")
+        os.kill(pid, signal.SIGKILL)
+
+    first, second = server.wait_for_workers(2)
+    kill(first, 6)
+    server.wait_for_log(rf"pid {first}: gone: killed by SIGKILL .* not expected: killed by the kernel .*OOM")
+    kill(second, 6)
+    server.wait_for_log(rf"pid {second}: gone: killed by SIGKILL after .*, not expected$")
+    (mold,) = server.molds()
+    kill(mold, 7)
+    server.wait_for_log(rf"the mold died: killed by SIGKILL by the kernel .*OOM.* \(pid {mold}\)")
+    server.wait_for_log("mold gen 1: loaded the application", server.log.index("the mold died"))
     assert server.stop() == 0
 
 
