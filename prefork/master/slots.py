@@ -239,7 +239,9 @@ class SlotTable:
         actions: list[Action] = []
         for worker in self.workers.values():
             if worker.state in (State.SPAWNING, State.BOOTING) and not self._is_wanted(worker):
-                actions += self._happens(worker, Event.RETIRE, now, worker.reason or "retired")
+                actions += self._happens(
+                    worker, Event.RETIRE, now, worker.reason or self._why_unwanted(worker)
+                )
         return actions
 
     def _fill(self, now: float) -> list[Action]:
@@ -268,7 +270,9 @@ class SlotTable:
                 continue
             beyond = worker.slot >= self.wanted
             if self._slot_is_ready(worker.slot) or (beyond and self._previous is None):
-                actions += self._happens(worker, Event.RETIRE, now, worker.reason or "retired")
+                actions += self._happens(
+                    worker, Event.RETIRE, now, worker.reason or self._why_unwanted(worker)
+                )
         return actions
 
     def _announce(self, action: GateReached | AllReady) -> list[Action]:
@@ -320,6 +324,9 @@ class SlotTable:
 
     def _is_wanted(self, worker: Worker) -> bool:
         return worker.generation == self.plan.generation and not worker.leaving and worker.slot < self.wanted
+
+    def _why_unwanted(self, worker: Worker) -> str:
+        return "scaled" if worker.slot >= self.wanted else "retired"
 
     def _slot_is_ready(self, index: int) -> bool:
         return any(self._is_wanted(w) and w.state is State.READY for w in self._in_slot(index))

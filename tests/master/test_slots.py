@@ -242,6 +242,7 @@ def test_scale(pool: Pool) -> None:
     assert len(pool.workers(State.READY)) == 6
     pool.do(pool.table.scale(3, pool.now))
     assert sorted(worker.slot for worker in pool.workers(State.DRAINING)) == [3, 4, 5]
+    assert {worker.reason for worker in pool.workers(State.DRAINING)} == {"scaled"}
 
 
 @pytest.mark.parametrize(
