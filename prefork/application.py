@@ -22,11 +22,8 @@ from types import ModuleType
 from typing import Any
 
 from prefork.errors import ApplicationError
-from prefork.leftovers import Leftovers, leftovers
 from prefork.suggest import did_you_mean
 from prefork.tracebacks import application_traceback, in_application
-
-__all__ = ["Leftovers", "leftovers", "load_application", "load_callable"]
 
 DEFAULT_ATTRIBUTES = ("application", "app")
 FACTORY_NAMES = ("create_app", "make_app", "create_application", "get_wsgi_application", "main")

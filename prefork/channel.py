@@ -62,10 +62,6 @@ class Channel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def detach(self) -> int:
-        """Give the descriptor away; the channel must not be used afterwards."""
-        return self._sock.detach()
-
     def close(self) -> None:
         self._sock.close()
 

@@ -13,8 +13,6 @@ from prefork.application import load_callable
 from prefork.errors import ApplicationError
 from prefork.tracebacks import application_traceback
 
-MOLD_HOOKS = ("mold_loaded", "before_fork")
-WORKER_HOOKS = ("after_fork", "worker_ready", "worker_exit")
 # Without them what follows would run on connections and threads that are not there: the boot must fail.
 _FATAL = frozenset({"mold_loaded", "after_fork"})
 

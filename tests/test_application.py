@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from prefork.application import leftovers, load_application
+from prefork.application import load_application
 from prefork.errors import ApplicationError
+from prefork.leftovers import leftovers
 
 GOOD = """
 def application(environ, start_response):

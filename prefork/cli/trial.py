@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass
 
 from prefork import environment
-from prefork.application import leftovers, load_application
+from prefork.application import load_application
 from prefork.config import Pool
 from prefork.errors import ExitStatus, PreforkError
 from prefork.hooks import Hooks
+from prefork.leftovers import leftovers
 from prefork.process import Process, reap, spawn
 
 # What a child that is out of time has for writing its stack, before it is killed.

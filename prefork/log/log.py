@@ -59,10 +59,6 @@ class Log:
         """The fields of the identity."""
         return self._bound
 
-    def enabled(self, level: str) -> bool:
-        """Return whether events of this level are written; for messages that are costly to make."""
-        return LEVELS[level] >= self._threshold
-
     def debug(self, event: str, message: str, /, **fields: object) -> None:
         self.write("debug", event, message, fields)
 

@@ -31,16 +31,12 @@ class Notifier:
         """Say that the service stops."""
         self._send("STOPPING=1", *_status(status))
 
-    def status(self, text: str) -> None:
-        """Set the line that ``systemctl status`` shows."""
-        self._send(*_status(text))
-
     def watchdog(self) -> None:
         """Say that the master is alive; call it every ``watchdog_interval_s``."""
         self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:
-        if self.address is None or not assignments:
+        if self.address is None:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
