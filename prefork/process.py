@@ -95,7 +95,7 @@ def run_and_exit(main: Callable[[], int]) -> NoReturn:
 def spawn_orphan(main: Callable[[], int]) -> None:
     """Fork a child of the nearest subreaper: through an intermediate that does nothing but fork and exit.
 
-    Waits for the intermediate. Raises ``OSError`` if either fork fails.
+    Waits for the intermediate. Raises ``OSError`` if either fork fails and the application has not reaped it.
     """
     intermediate = fork()
     if intermediate == 0:
@@ -107,7 +107,10 @@ def spawn_orphan(main: Callable[[], int]) -> None:
             status = error.errno or 1
         finally:
             os._exit(status)
-    _, status = os.waitpid(intermediate, 0)
+    try:
+        _, status = os.waitpid(intermediate, 0)
+    except ChildProcessError:
+        return  # the application ignores SIGCHLD, or reaps all: whether it went well is then not known
     code = os.waitstatus_to_exitcode(status)
     if code > 0:
         raise OSError(code, os.strerror(code))

@@ -89,6 +89,21 @@ def test_fork_failure_of_the_intermediate_is_told() -> None:
     assert run(script) == "11"
 
 
+def test_an_application_that_reaps_the_intermediate_is_no_failure() -> None:
+    told = run(
+        """
+        import os, signal
+        from prefork.process import spawn_orphan
+
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        reader, writer = os.pipe()
+        spawn_orphan(lambda: os.write(writer, b"born") and 0)
+        print(os.read(reader, 10))
+        """
+    )
+    assert told == "b'born'"
+
+
 def test_signals_reach_a_process_by_pidfd_and_without() -> None:
     for forbidden in (False, True):
         pid = spawn(lambda: signal.pause() or 0)
