@@ -19,16 +19,16 @@ LIMITS = {"request_line": 200, "fields": 10, "head": 1000, "body": 100}
 END = b"GET /end HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-def request(line: str, *fields: str, body: bytes = b"") -> bytes:
+def head(line: str, *fields: str, body: bytes = b"") -> bytes:
     return "\r\n".join([line, *fields, "", ""]).encode("latin-1") + body
 
 
 def get(*fields: str, line: str = "GET / HTTP/1.1", host: str | None = "a") -> bytes:
-    return request(line, *([f"Host: {host}"] if host is not None else []), *fields)
+    return head(line, *([f"Host: {host}"] if host is not None else []), *fields)
 
 
 def post(*fields: str, body: bytes = b"", line: str = "POST / HTTP/1.1") -> bytes:
-    return request(line, "Host: a", *fields, body=body)
+    return head(line, "Host: a", *fields, body=body)
 
 
 def chunked(body: bytes) -> bytes:
@@ -40,7 +40,7 @@ SERVED: list[tuple[str, bytes, dict[str, str | None]]] = [
     # Request line
     ("1.1", get(), {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_PROTOCOL": "HTTP/1.1"}),
     ("1.0 kept alive", get("Connection: keep-alive", line="GET / HTTP/1.0"), {"SERVER_PROTOCOL": "HTTP/1.0"}),
-    ("1.0 without Host", request("GET / HTTP/1.0", "Connection: Keep-Alive"), {"HTTP_HOST": None}),
+    ("1.0 without Host", head("GET / HTTP/1.0", "Connection: Keep-Alive"), {"HTTP_HOST": None}),
     ("empty lines before", b"\r\n" * 4 + get(), {}),
     ("visible ASCII", get(line='GET /|^{}"`\\<> HTTP/1.1'), {"PATH_INFO": '/|^{}"`\\<>'}),
     ("unknown method", get(line="BREW / HTTP/1.1"), {"REQUEST_METHOD": "BREW"}),
@@ -123,7 +123,7 @@ REFUSED: list[tuple[str, int, bytes]] = [
     ("endless line", 414, b"GET /" + b"a" * 500),
     # Header fields
     ("folding", 400, get("X-A: b", " c")),
-    ("folding at once", 400, request("GET / HTTP/1.1", " Host: a")),
+    ("folding at once", 400, head("GET / HTTP/1.1", " Host: a")),
     ("space before the colon", 400, get("X-A : b")),
     ("no colon", 400, get("X-A")),
     ("no name", 400, get(": b")),
@@ -193,10 +193,10 @@ def show(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [answer]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 thread", "3 threads"])
+def server(request: pytest.FixtureRequest) -> Iterator[Serving]:
     """Whatever a request looks like, the standard library's check of both sides of PEP 3333 is content."""
-    with serving(validator(show), limits=LIMITS) as made:
+    with serving(validator(show), limits=LIMITS, threads=request.param) as made:
         yield made
 
 
