@@ -294,10 +294,17 @@ def test_workers_of_a_killed_master_finish_and_leave_and_a_new_one_waits_for_the
     assert server.stop() == 0
 
 
-def test_a_master_killed_under_load_loses_nothing_that_ran(server: Server) -> None:
-    server.serve(CONFIG)
+@pytest.mark.parametrize(
+    ("unix", "keep", "threads"), [(False, True, 1), (False, False, 4), (True, False, 1), (True, True, 4)]
+)
+def test_a_master_killed_under_load_loses_nothing_that_ran(
+    server: Server, unix: bool, keep: bool, threads: int
+) -> None:
+    path = str(server.folder / "web.sock")
+    config = CONFIG.replace("127.0.0.1:0", f"unix:{path}") if unix else CONFIG
+    server.serve(config + f"threads: {threads}\n")
     family = server.family()
-    crowd = Crowd(("127.0.0.1", server.port), 8, keep=True)
+    crowd = Crowd(path if unix else ("127.0.0.1", server.port), 8, keep)
     crowd.wait_until_served(100)
     server.send_signal(signal.SIGKILL)
     server.wait()
