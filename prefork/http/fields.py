@@ -78,6 +78,10 @@ def parse_fields(block: bytes, max_fields: int, sender: Sender) -> Fields:
                     continue
             else:
                 key = environ_key(name)
+                if key == "HTTP_PROXY":
+                    # No request has this field, and programs take that variable for their own proxy
+                    # ("httpoxy", CVE-2016-5385).
+                    continue
         if reserved and key in reserved and "_" not in name:
             # The hyphened name could pose as the one with underscores that is wanted.
             continue

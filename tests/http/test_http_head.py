@@ -68,6 +68,7 @@ ACCEPTED: dict[str, tuple[bytes, dict[str, object]]] = {
     "cookies": (get("Cookie: a=1", "Cookie: b=2"), {"HTTP_COOKIE": "a=1; b=2"}),
     "underscore": (get("X_Role: admin", "X-Role: user"), {"HTTP_X_ROLE": "user"}),
     "underscore alone": (get("Content_Length: 5"), {"content_length": 0, "CONTENT_LENGTH": None}),
+    "httpoxy": (get("Proxy: http://evil", "proxy: x"), {"HTTP_PROXY": None}),
     "type": (get("content-type: text/plain"), {"CONTENT_TYPE": "text/plain", "HTTP_CONTENT_TYPE": None}),
     "host forms": (lines("GET / HTTP/1.1", "Host: [::1]:8000"), {"HTTP_HOST": "[::1]:8000"}),
     "longest line": (get(line=f"GET /{'a' * 86} HTTP/1.1"), {"path": "/" + "a" * 86}),
