@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -163,8 +163,7 @@ def open_at_start(
     Blocks for at most ``patience_s`` in total. Raises ``ListenError``; then nothing stays open.
     """
     give_up = time.monotonic() + patience_s
-    opened: list[Listener] = []
-    try:
+    with _all_or_none(log) as opened:
         waiting = list(listens)
         told = False
         while waiting:
@@ -178,12 +177,6 @@ def open_at_start(
                     log.warning("listen-waiting", f"{busy}; trying again for up to {patience_s:g} s")
                     told = True
                 time.sleep(RETRY_INTERVAL_S)
-    except BaseException:
-        for listener in opened:
-            listener.close(unlink=True)
-        raise
-    for line in backlog_warnings(opened):
-        log.warning("backlog-capped", line)
     return opened
 
 
@@ -191,17 +184,24 @@ def open_all(
     listens: Iterable[Listen], activation: Activation, siblings: Sequence[Listen], log: Log
 ) -> list[Listener]:
     """Open entries that a reload adds. Raises ``ListenError``; then nothing stays open."""
-    opened: list[Listener] = []
-    try:
+    with _all_or_none(log) as opened:
         for listen in listens:
             opened += open_listeners(listen, activation, siblings)
+    return opened
+
+
+@contextlib.contextmanager
+def _all_or_none(log: Log) -> Iterator[list[Listener]]:
+    """Give a list for the listeners that the block opens, and close them if it fails."""
+    opened: list[Listener] = []
+    try:
+        yield opened
     except BaseException:
         for listener in opened:
             listener.close(unlink=True)
         raise
     for line in backlog_warnings(opened):
         log.warning("backlog-capped", line)
-    return opened
 
 
 def backlog_warnings(listeners: Iterable[Listener], somaxconn: int | None = None) -> list[str]:
