@@ -267,8 +267,10 @@ class Supervisor:
                 )
             self._reload = reload
             reload.start()
-        except (PreforkError, OSError) as error:  # OSError: no more descriptors, processes or memory
-            self._end_reload(str(error))
+        except Exception as error:  # an OSError says that there are no more descriptors, processes or memory
+            if not isinstance(error, PreforkError | OSError):
+                self._internal_error()
+            self._end_reload(str(error))  # whatever it was, the next reload must not wait for this one
             self._log.error(
                 "reload-failed",
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
