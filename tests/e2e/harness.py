@@ -246,13 +246,13 @@ class Server:
         return self.titled(rf"^prefork: mold .*{pattern}")
 
     def wait_for_workers(self, count: int, pattern: str = "") -> list[int]:
-        """Wait until there are exactly so many workers; return them."""
+        """Wait until there are exactly so many workers, all of them children of the master; return them."""
 
         found: list[int] = []
 
         def right_count() -> bool:
             found[:] = self.workers(pattern)
-            return len(found) == count
+            return len(found) == count and set(found) <= set(self.family())
 
         wait_for(right_count, f"{count} workers {pattern}")
         return found

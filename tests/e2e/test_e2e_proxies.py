@@ -234,7 +234,7 @@ def test_readiness_goes_first(server: Server) -> None:
     assert ask(address, "/live")[0].status == 200
     assert ask(address)[0].getheader("connection") == "close"
     # A worker that boots now knows it, too.
-    (worker,) = server.workers()
+    (worker,) = server.wait_for_workers(1)
     mark = server.mark()
     os.kill(worker, signal.SIGKILL)
     server.wait_for_log("ready after", mark)
