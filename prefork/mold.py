@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 
 from prefork import child, environment, privileges, temporary
 from prefork.application import load_application
@@ -30,6 +29,9 @@ from prefork.log.capture import capture_output
 from prefork.process import spawn_orphan
 from prefork.scoreboard import Scoreboard
 from prefork.ties import Ties
+
+MOST_LEFTOVERS = 20
+"""How many threads and sockets are named to the master."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +129,15 @@ class Mold:
             self._loaded.hooks.run("mold_loaded", argument, self._log)
         left = leftovers(self._heritage.descriptors())
         if left:
-            names: dict[str, Any] = {"threads": left.threads, "sockets": left.sockets}
             if self._pool.preload == "auto":
-                self._channel.send("unsuitable", **names)
+                self._channel.send("unsuitable", left=[*left.threads, *left.sockets][:MOST_LEFTOVERS])
                 return False
             self._log.warning(
                 "preload-leftovers",
                 "the import left behind what a worker does not inherit: "
                 + ", ".join([*left.threads, *left.sockets]),
-                **names,
+                threads=left.threads,
+                sockets=left.sockets,
             )
         self._channel.send("ready", preload=True, took_s=monotonic() - began)
         return True
@@ -158,8 +160,12 @@ class Mold:
 
     def _obey(self, order: Message) -> None:
         match order.kind:
-            case "spawn":
+            case "spawn" if len(order.fds) == 2:
                 self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), *order.fds)
+            case "spawn":  # the kernel left descriptors out: this process has too many open
+                self._log.error("fork-failed", "cannot take a spawn order: no descriptors are left")
+                for fd in order.fds:
+                    os.close(fd)
             case "reopen":
                 self._logs.replace(order.fds)
 

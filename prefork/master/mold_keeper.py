@@ -158,7 +158,7 @@ class MoldKeeper:
                 )
                 self._owner.mold_ready(self._generation)
             case "unsuitable":
-                left = [str(name) for key in ("threads", "sockets") for name in message.fields.get(key, ())]
+                left = [str(name) for name in message.fields.get("left") or ["it does not say what"]]
                 self._log.warning(
                     "preload-off",
                     "workers load the application for themselves, because its import leaves behind what a "

@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
-from prefork.last_words import LastWords
 from prefork.log import Log
 from prefork.master.cgroup import OomWatch
 from prefork.master.failure import told
@@ -25,12 +24,10 @@ from prefork.master.obituary import EXPECTED, write_obituary, write_obituary_of_
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
 from prefork.master.spawn_orders import SpawnOrders
+from prefork.master.worker_link import WorkerLink
 from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit, Process
 from prefork.scoreboard import Counts
-
-MESSAGES_AT_A_TIME = 16
-"""A worker that floods its channel must not keep the master from the others."""
 
 
 class Watcher(Protocol):
@@ -57,18 +54,6 @@ class Means:
     oom: OomWatch
 
 
-@dataclass(slots=True, eq=False)
-class _Link:
-    """The master's hold on a worker."""
-
-    channel: Channel
-    last_words: LastWords
-    process: Process | None = None
-    failure: str = ""
-    """What the worker said of its failed boot."""
-    is_open: bool = True
-
-
 class Pool:
     """One pool, through all its generations."""
 
@@ -83,7 +68,7 @@ class Pool:
         self._watcher = watcher
         self.generations: dict[int, Generation] = {}
         self._molds: dict[int, MoldKeeper] = {}
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, WorkerLink] = {}
         self._by_pid: dict[int, Worker] = {}
         self._orders = SpawnOrders(self._order)
         self._empty_listeners = False
@@ -153,7 +138,7 @@ class Pool:
     def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
         """Send an order to every worker that can be reached."""
         for link in self._links.values():
-            _send(link, kind, fds, **fields)
+            link.send(kind, fds, **fields)
 
     def broadcast_to_molds(self, kind: str, fds: Sequence[int] = ()) -> None:
         for mold in self._molds.values():
@@ -233,16 +218,13 @@ class Pool:
         now = monotonic()
         del self._by_pid[exit.pid]
         link = self._links.pop(worker.id)
-        self._close(link)
-        if link.process is not None:
-            link.process.close()
         cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
         counts = cell.counts()
         self.totals = self.totals.plus(counts)
         cell.clear()
         oom = self._is_oom_kill(exit) and worker.state is not State.KILLED
         stack = link.last_words.read()
-        link.last_words.close()
+        link.close()
         write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
@@ -281,21 +263,16 @@ class Pool:
 
     def _spawn(self, worker: Worker) -> None:
         try:
-            last_words = LastWords()
-            try:
-                ours, theirs = Channel.pair()
-            except OSError:
-                last_words.close()
-                raise
+            link = WorkerLink(self._means.loop)
         except OSError as error:
             why = f"cannot make a channel: {error.strerror}"
             self.log_of(worker).error("spawn-failed", why)
             # Later, as any other failed spawn: the table is in the middle of a decision.
             self._means.loop.call_later(0, lambda: self._carry_out(self.table.lose(worker, monotonic()), why))
             return
-        self._links[worker.id] = _Link(ours, last_words)
-        self._means.loop.watch(ours.fileno(), lambda: self._read(worker))
-        self._orders.add(worker, theirs)
+        self._links[worker.id] = link
+        link.watch(lambda: self._read(worker))
+        self._orders.add(worker, link.theirs)
 
     def _order(self, worker: Worker, channel: Channel) -> None:
         mold, fds = self._molds[worker.generation], [channel.fileno(), self._links[worker.id].last_words.fd]
@@ -308,7 +285,7 @@ class Pool:
         link = self._links.get(worker.id)
         match reaction:
             case Reaction.DRAIN if link is not None:
-                _send(link, "drain", reason=worker.reason, empty_listeners=self._empty_listeners)
+                link.send("drain", reason=worker.reason, empty_listeners=self._empty_listeners)
             case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
                 number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
                 if worker.ready_at is not None or worker.reason not in EXPECTED:
@@ -318,27 +295,21 @@ class Pool:
                 link.process.signal(number)
             case Reaction.FORGET if link is not None:
                 write_obituary_of_unborn(self.log_of(worker), worker)
-                del self._links[worker.id]
-                self._close(link)
-                link.last_words.close()
+                self._links.pop(worker.id).close()
 
     # What workers say
 
     def _read(self, worker: Worker) -> None:
         link = self._links.get(worker.id)
-        if link is None or not link.is_open:
+        if link is None:
             return
         try:
-            for _ in range(MESSAGES_AT_A_TIME):
-                message = link.channel.receive()
-                if message is None:
-                    return
+            for message in link.messages():
                 self._said(worker, link, message)
         except ChannelClosed:
-            self._close(link)
             self._carry_out(self.table.lose(worker, monotonic()), "it could not be forked, or died at once")
 
-    def _said(self, worker: Worker, link: _Link, message: Message) -> None:
+    def _said(self, worker: Worker, link: WorkerLink, message: Message) -> None:
         """Take a word of a worker, which may be broken by its application: what makes no sense is ignored."""
         now = monotonic()
         match message.kind:
@@ -354,7 +325,7 @@ class Pool:
                     )
                 self._carry_out(self.table.ready(worker, now))
                 if self._closing:
-                    _send(link, "closing")
+                    link.send("closing")
             case "failed" if worker.state is State.BOOTING and not link.failure:
                 link.failure = str(message.fields.get("text")) or "it did not say why"
                 worker.reason = worker.reason or "boot-failed"
@@ -366,12 +337,6 @@ class Pool:
 
     # Ends
 
-    def _close(self, link: _Link) -> None:
-        if link.is_open:
-            link.is_open = False
-            self._means.loop.unwatch(link.channel.fileno())
-            link.channel.close()
-
     def _forget_generations(self) -> None:
         """Give up the shared memory and private keys of generations whose last process is gone."""
         living = {worker.generation for worker in self.table.workers.values()}
@@ -380,12 +345,3 @@ class Pool:
             generation = self.generations.pop(number)
             generation.scoreboard.close()
             generation.tls.forget()
-
-
-def _send(link: _Link, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
-    """Send an order. One that cannot be delivered is left to the deadlines: the worker is stuck or dead."""
-    if link.is_open:
-        try:
-            link.channel.send(kind, fds, **fields)
-        except ChannelClosed:
-            pass

@@ -278,15 +278,17 @@ class Supervisor:
             )
 
     def _commit(self, reload: Reload) -> None:
-        for complaint in reload.commit():
-            self._log.warning("listener-unchanged", complaint)
-        self._log.info(
-            "reloaded",
-            f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
-            generation=reload.generation,
-            took_s=round(reload.took_s, 3),
-        )
-        self._end_reload(None)
+        try:
+            for complaint in reload.commit():
+                self._log.warning("listener-unchanged", complaint)
+            self._log.info(
+                "reloaded",
+                f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
+                generation=reload.generation,
+                took_s=round(reload.took_s, 3),
+            )
+        finally:
+            self._end_reload(None)  # whatever happens, the next reload must be possible
 
     def _fail_reload(self, reason: str, details: str) -> None:
         reload = self._reload
