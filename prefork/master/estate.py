@@ -23,10 +23,11 @@ class ServerState(Enum):
 
 @dataclass(slots=True)
 class Estate:
-    """The state that a committed reload changes."""
+    """What the parts of the master share: the server's state, and what a committed reload changes."""
 
     config: Config
     generation: int
+    state: ServerState = ServerState.BOOTING
     listeners: list[Listener] = field(default_factory=list)
     closing: list[Listener] = field(default_factory=list)
     """Listeners that are no longer wanted and are about to be closed."""

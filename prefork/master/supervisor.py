@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from prefork import __version__
-from prefork.config import Config, Listen, Loaded, needs_restart
+from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
-from prefork.errors import ExitStatus, PreforkError
+from prefork.errors import ExitStatus
 from prefork.log import Logs
 from prefork.master.activation import take_activation
 from prefork.master.estate import Estate, ServerState
@@ -26,7 +26,7 @@ from prefork.master.notify import take_notifier
 from prefork.master.nursery import MoldMain, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
-from prefork.master.reload import Reload
+from prefork.master.reloads import Reloads
 from prefork.master.request_watch import RequestWatch
 from prefork.master.signals import SignalPipe
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
@@ -42,23 +42,17 @@ class Supervisor:
     def __init__(
         self, loaded: Loaded, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
     ) -> None:
-        self._read_config = read_config
         self._logs = logs
         self._log = logs.log
-        self._state = ServerState.BOOTING
         self._status = ExitStatus.OK
         self._estate = Estate(loaded.config, generation=1)
-        self._started_with = loaded.config
-        """Some of its keys hold until a restart, whatever reloads say."""
-        self._last_generation = 1
-        self._reload: Reload | None = None
-        self._reload_again = False
         self._stop_deadline: float | None = None
         self._notifier = take_notifier()
         self._activation = take_activation()
-        self._loop = Loop(self._internal_error)
+        self._loop = Loop(self.internal_error)
         self._requests = RequestWatch(self._log)
         self._booting: set[str] = set()
+        self._reloads = Reloads(self._estate, read_config, self, self._loop, self._log, self._notifier)
         self._nursery = Nursery(loaded.config.name, self._loop, logs, self._log, self._requests, mold_main)
 
     # The life of the master
@@ -124,7 +118,7 @@ class Supervisor:
         try:
             self._act_on_deadlines(monotonic())
         except Exception:
-            self._internal_error()
+            self.internal_error()
             sleep(1.0)  # it may come again at once, and must not become a busy loop
 
     def _act_on_deadlines(self, now: float) -> None:
@@ -137,17 +131,16 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
-        return self._state is ServerState.STOPPING and all(pool.is_gone for pool in self._pools())
+        return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self._pools())
 
     def _pools(self) -> list[Pool]:
-        coming = self._reload.new_pools.values() if self._reload is not None else ()
-        return [*self._estate.pools.values(), *coming, *self._estate.leaving]
+        return [*self._estate.pools.values(), *self._reloads.coming_pools, *self._estate.leaving]
 
     def _feed_watchdog(self, interval_s: float) -> None:
         self._notifier.watchdog()
         self._loop.call_later(interval_s, lambda: self._feed_watchdog(interval_s))
 
-    def _internal_error(self) -> None:
+    def internal_error(self) -> None:
         """Report a mistake of our own; the master goes on, for everyone's connections depend on it."""
         self._log.error(
             "internal-error", "a mistake in prefork, please report it", traceback=traceback.format_exc()
@@ -165,7 +158,7 @@ class Supervisor:
                 case signal.SIGINT:
                     self.quick_stop()
                 case signal.SIGHUP:
-                    self.reload()
+                    self._reloads.request()
                 case signal.SIGUSR1:
                     self.reopen_logs()
                 case signal.SIGTTIN | signal.SIGTTOU:
@@ -185,7 +178,7 @@ class Supervisor:
 
     def scale_by(self, difference: int) -> None:
         """Want one worker more or fewer in the first pool."""
-        if self._state is ServerState.STOPPING:
+        if self._estate.state is ServerState.STOPPING:
             return
         pool = next(iter(self._estate.pools.values()))
         wanted = pool.scale_by(difference)
@@ -211,14 +204,10 @@ class Supervisor:
         return self._nursery.add_generation(config, generation, listeners, pool, self)
 
     def gate_reached(self, pool: Pool, generation: int) -> None:
-        if self._reload is not None and self._reload.generation == generation:
-            self._reload.gate_reached(pool)
+        self._reloads.gate_reached(pool, generation)
 
     def all_ready(self, pool: Pool, generation: int) -> None:
-        if self._reload is not None and self._reload.generation == generation:
-            if self._reload.all_ready(pool):
-                self._commit(self._reload)
-        elif self._state is ServerState.BOOTING:
+        if not self._reloads.all_ready(pool, generation) and self._estate.state is ServerState.BOOTING:
             pool.commit(generation, empty_listeners=False)
             self._booting.discard(pool.name)
             if not self._booting:
@@ -226,97 +215,20 @@ class Supervisor:
 
     def generation_failed(self, pool: Pool, generation: int, reason: str, details: str) -> None:
         what = f"{pool.name} gen {generation}: {reason}"
-        if self._reload is not None and self._reload.generation == generation:
-            self._fail_reload(what, details)
-        elif self._state is ServerState.BOOTING:
+        if not self._reloads.failed(generation, what, details) and self._estate.state is ServerState.BOOTING:
             message, traceback = told(what, details)
             self._log.error("boot-failed", message, generation=generation, traceback=traceback)
             self._status = ExitStatus.APPLICATION
             self._end(QUICK_STOP_S, "not-started")
 
     def _serve(self) -> None:
-        self._state = ServerState.SERVING
+        self._estate.state = ServerState.SERVING
         where = ", ".join(listener.address for listener in self._estate.listeners)
         self._log.info("serving", f"serving on {where}", generation=self._estate.generation)
         self._notifier.ready(f"serving on {where}")
-        self._do_queued_reload()
+        self._reloads.do_waiting()
 
-    # Reload
-
-    def reload(self) -> None:
-        """Read the config again and roll to it; one that comes during a reload is done after that."""
-        if self._state is ServerState.STOPPING:
-            self._log.info("reload-ignored", "no reload: the server stops")
-            return
-        if self._state is not ServerState.SERVING or self._estate.closing:
-            # It may want back a listener that is about to be closed.
-            self._reload_again = True
-            state = "closing listeners" if self._state is ServerState.SERVING else self._state.value
-            self._log.info("reload-queued", f"the reload waits: the server is {state}")
-            return
-        self._state = ServerState.RELOADING
-        self._last_generation += 1
-        self._notifier.reloading("reloading")
-        self._log.info("reload-started", f"reload to generation {self._last_generation}")
-        try:
-            config = self._read_config().config
-            reload = Reload(self._estate, config, self._last_generation, self)
-            for key in needs_restart(self._started_with, config):
-                self._log.warning(
-                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
-                )
-            self._reload = reload
-            reload.start()
-        except Exception as error:  # an OSError says that there are no more descriptors, processes or memory
-            if not isinstance(error, PreforkError | OSError):
-                self._internal_error()
-            self._end_reload(str(error))  # whatever it was, the next reload must not wait for this one
-            self._log.error(
-                "reload-failed",
-                f"the reload failed, generation {self._estate.generation} serves on: {error}",
-                generation=self._last_generation,
-            )
-
-    def _commit(self, reload: Reload) -> None:
-        try:
-            for complaint in reload.commit():
-                self._log.warning("listener-unchanged", complaint)
-            self._log.info(
-                "reloaded",
-                f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
-                generation=reload.generation,
-                took_s=round(reload.took_s, 3),
-            )
-        finally:
-            self._end_reload(None)  # whatever happens, the next reload must be possible
-
-    def _fail_reload(self, reason: str, details: str) -> None:
-        reload = self._reload
-        assert reload is not None
-        self._reload = None  # what fails from now on belongs to a generation that was given up
-        reload.roll_back()
-        message, traceback = told(reason, details)
-        self._log.error(
-            "reload-failed",
-            f"the reload failed after {reload.took_s:.2f} s, generation {self._estate.generation} serves on: "
-            f"{message}",
-            generation=reload.generation,
-            traceback=traceback,
-        )
-        self._end_reload(message)
-
-    def _end_reload(self, failure: str | None) -> None:
-        self._reload = None
-        if self._state is not ServerState.RELOADING:
-            return
-        self._state = ServerState.SERVING
-        self._notifier.ready(f"the reload failed: {failure}" if failure else "serving")
-        self._do_queued_reload()
-
-    def _do_queued_reload(self) -> None:
-        if self._reload_again and not self._estate.closing:
-            self._reload_again = False
-            self._loop.call_later(0, self.reload)
+    # What a reload needs
 
     def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
         """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
@@ -342,8 +254,7 @@ class Supervisor:
                 listener.free_address()
                 listener.close(unlink=True)
                 self._estate.closing.remove(listener)
-            if self._state is ServerState.SERVING:
-                self._do_queued_reload()
+            self._reloads.do_waiting()
 
         self._estate.closing += listeners
         self._loop.call_later(HANDSHAKES_S, close)
@@ -352,10 +263,12 @@ class Supervisor:
 
     def stop(self, why: str) -> None:
         """Stop gracefully: serve on for the shutdown delay, then drain, all within ``timeouts.graceful``."""
-        if self._state is ServerState.STOPPING:
+        if self._estate.state is ServerState.STOPPING:
             return
         timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        delay_s = 0.0 if self._state is ServerState.BOOTING else max(t.shutdown_delay for t in timeouts)
+        delay_s = (
+            0.0 if self._estate.state is ServerState.BOOTING else max(t.shutdown_delay for t in timeouts)
+        )
         rest_s = max(t.graceful for t in timeouts) - delay_s
         delay = f", serving on for {delay_s:g} s" if delay_s else ""
         self._begin_stop(f"{why}: stopping gracefully{delay}")
@@ -369,19 +282,17 @@ class Supervisor:
 
     def _begin_stop(self, message: str) -> None:
         self._log.info("stopping", message)
-        if self._state is ServerState.STOPPING:
+        if self._estate.state is ServerState.STOPPING:
             return
         self._notifier.stopping(message)
-        if self._reload is not None:
-            self._reload.roll_back()
-            self._reload = None
-        self._state = ServerState.STOPPING
+        self._reloads.abandon()
+        self._estate.state = ServerState.STOPPING
         for pool in self._pools():
             pool.announce_closing()
 
     def _end(self, within_s: float, reason: str) -> None:
         """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
-        self._state = ServerState.STOPPING
+        self._estate.state = ServerState.STOPPING
         if self._stop_deadline is None:
             self.quiesce(self._estate.listeners)
             self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))

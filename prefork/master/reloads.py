@@ -1,0 +1,157 @@
+"""Reloads, one after the other: when one may begin, how it ends, and what is said about it.
+
+Runs in the master. ``reload.py`` is the way of a single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from prefork.config import Loaded, needs_restart
+from prefork.errors import PreforkError
+from prefork.log import Log
+from prefork.master.estate import Estate, ServerState
+from prefork.master.failure import told
+from prefork.master.loop import Loop
+from prefork.master.notify import Notifier
+from prefork.master.pool import Pool
+from prefork.master.reload import Reload, Tools
+
+
+class Master(Tools, Protocol):
+    """What reloads need of the supervisor."""
+
+    def internal_error(self) -> None:
+        """Report the exception that is being handled as a mistake of our own."""
+
+
+class Reloads:
+    """At most one reload at a time, and one that waits."""
+
+    def __init__(
+        self,
+        estate: Estate,
+        read_config: Callable[[], Loaded],
+        master: Master,
+        loop: Loop,
+        log: Log,
+        notifier: Notifier,
+    ) -> None:
+        self._estate = estate
+        self._read_config = read_config
+        self._master = master
+        self._loop = loop
+        self._log = log
+        self._notifier = notifier
+        self._started_with = estate.config
+        """Some of its keys hold until a restart, whatever reloads say."""
+        self._last_generation = estate.generation
+        self._current: Reload | None = None
+        self._is_wanted = False
+        """One more is to be done after what goes on now."""
+
+    @property
+    def coming_pools(self) -> Collection[Pool]:
+        """The pools that the current reload adds."""
+        return () if self._current is None else self._current.new_pools.values()
+
+    def request(self) -> None:
+        """Read the config again and roll to it; what comes in the middle of something is done after that."""
+        estate = self._estate
+        if estate.state is ServerState.STOPPING:
+            self._log.info("reload-ignored", "no reload: the server stops")
+            return
+        if estate.state is not ServerState.SERVING or estate.closing:
+            # It may want back a listener that is about to be closed.
+            self._is_wanted = True
+            doing = "closing listeners" if estate.state is ServerState.SERVING else estate.state.value
+            self._log.info("reload-queued", f"the reload waits: the server is {doing}")
+            return
+        self._begin()
+
+    def do_waiting(self) -> None:
+        """Do the reload that waits, if there is one and nothing is in its way any more."""
+        if self._is_wanted and self._estate.state is ServerState.SERVING and not self._estate.closing:
+            self._is_wanted = False
+            self._loop.call_later(0, self.request)
+
+    def gate_reached(self, pool: Pool, generation: int) -> None:
+        """The pool has the first batch of a generation ready."""
+        if self._current is not None and self._current.generation == generation:
+            self._current.gate_reached(pool)
+
+    def all_ready(self, pool: Pool, generation: int) -> bool:
+        """The pool has all of a generation ready; return whether that generation is a reload's."""
+        if self._current is None or self._current.generation != generation:
+            return False
+        if self._current.all_ready(pool):
+            self._commit(self._current)
+        return True
+
+    def failed(self, generation: int, reason: str, details: str) -> bool:
+        """A generation cannot take over; return whether it is a reload's, which then is rolled back."""
+        reload = self._current
+        if reload is None or reload.generation != generation:
+            return False
+        self._current = None  # what fails from now on belongs to a generation that was given up
+        reload.roll_back()
+        message, traceback = told(reason, details)
+        self._log.error(
+            "reload-failed",
+            f"the reload failed after {reload.took_s:.2f} s, generation {self._estate.generation} serves on: "
+            f"{message}",
+            generation=reload.generation,
+            traceback=traceback,
+        )
+        self._end(message)
+        return True
+
+    def abandon(self) -> None:
+        """Roll the current reload back: the server stops."""
+        if self._current is not None:
+            self._current.roll_back()
+            self._current = None
+
+    def _begin(self) -> None:
+        self._estate.state = ServerState.RELOADING
+        self._last_generation += 1
+        self._notifier.reloading("reloading")
+        self._log.info("reload-started", f"reload to generation {self._last_generation}")
+        try:
+            config = self._read_config().config
+            for key in needs_restart(self._started_with, config):
+                self._log.warning(
+                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
+                )
+            self._current = Reload(self._estate, config, self._last_generation, self._master)
+            self._current.start()
+        except Exception as error:  # an OSError says that there are no more descriptors, processes or memory
+            if not isinstance(error, PreforkError | OSError):
+                self._master.internal_error()
+            self._end(str(error))  # whatever it was, the next reload must not wait for this one
+            self._log.error(
+                "reload-failed",
+                f"the reload failed, generation {self._estate.generation} serves on: {error}",
+                generation=self._last_generation,
+            )
+
+    def _commit(self, reload: Reload) -> None:
+        try:
+            for complaint in reload.commit():
+                self._log.warning("listener-unchanged", complaint)
+            self._log.info(
+                "reloaded",
+                f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
+                generation=reload.generation,
+                took_s=round(reload.took_s, 3),
+            )
+        finally:
+            self._end(None)  # whatever happens, the next reload must be possible
+
+    def _end(self, failure: str | None) -> None:
+        self._current = None
+        if self._estate.state is ServerState.RELOADING:
+            self._estate.state = ServerState.SERVING
+            self._notifier.ready(f"the reload failed: {failure}" if failure else "serving")
+            self.do_waiting()
