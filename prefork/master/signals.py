@@ -24,6 +24,8 @@ WATCHED = (
     signal.SIGWINCH,
 )
 
+STOPPING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
+
 
 def _only_wake(number: int, frame: FrameType | None) -> None:
     """Do nothing; a handler must exist so that the interpreter writes to the pipe."""
@@ -43,8 +45,13 @@ class SignalPipe:
         return self._read_fd
 
     def received(self) -> list[int]:
-        """Return the numbers of the signals that came since the last call, each once."""
+        """Return the numbers of the signals that came since the last call, each once.
+
+        Signals that were pending together have no order (the kernel delivers low numbers first), so those that
+        stop the server come first: a reload that was asked for before a stop is of no use after it.
+        """
         try:
-            return list(dict.fromkeys(os.read(self._read_fd, 65536)))
+            numbers = dict.fromkeys(os.read(self._read_fd, 65536))
         except BlockingIOError:
             return []
+        return sorted(numbers, key=lambda number: number not in STOPPING)

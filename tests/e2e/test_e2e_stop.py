@@ -57,7 +57,9 @@ def test_no_request_is_lost_by_a_stop_under_load(server: Server, kind: str, keep
 def test_repeated_terms_change_nothing(server: Server) -> None:
     server.serve(CONFIG, GATE)
     pending, pid = hold(server)
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    server.send_signal(signal.SIGTERM)
+    server.wait_for_log("stopping gracefully")
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         mark = server.mark()
         server.send_signal(number)
         if number == signal.SIGHUP:
