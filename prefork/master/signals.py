@@ -47,8 +47,8 @@ class SignalPipe:
     def received(self) -> list[int]:
         """Return the numbers of the signals that came since the last call, each once.
 
-        Signals that were pending together have no order (the kernel delivers low numbers first), so those that
-        stop the server come first: a reload that was asked for before a stop is of no use after it.
+        Signals that were pending together come in no order that means anything, so those that stop the server
+        are put first: a reload that was asked for before a stop is of no use after it.
         """
         try:
             numbers = dict.fromkeys(os.read(self._read_fd, 65536))
