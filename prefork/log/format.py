@@ -61,8 +61,9 @@ def as_text(value: object) -> str:
 def to_text(event: Event) -> str:
     """Return ``2026-11-24T11:02:03.123Z info     web.2 gen 3 pid 411: message`` and what follows indented."""
     first, *rest = clip(event.message, TEXT_LIMIT).rstrip("\n").split("\n")
-    for value in event.fields.values():
-        if isinstance(value, str) and "\n" in value:
+    for name, value in event.fields.items():
+        # A traceback without a frame is one line, and yet the only one that says why.
+        if isinstance(value, str) and ("\n" in value or name == "traceback"):
             rest += clip(value, TEXT_LIMIT).rstrip("\n").split("\n")
     identity = f"{event.identity}: " if event.identity else ""
     head = f"{timestamp(event.time_s)} {event.level:<8} {printable(identity + first)}"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import select
 from socket import MSG_DONTWAIT, socket
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from prefork.http.head import MEMO_BYTES
+from prefork.http.head import MEMO_BYTES, Head
 from prefork.http.refusal import BadRequest
 from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
@@ -18,11 +19,14 @@ from prefork.worker.exchange import ClientGone, Environ, FileBody, Request, Thre
 from prefork.worker.outgoing import Outgoing
 
 if TYPE_CHECKING:
-    from prefork.http.head import Head, HeadParser
+    from prefork.http.head import HeadParser
     from prefork.worker.http_server import HTTPServer
 
 RECEIVE_BYTES = 120 * 1024
 """One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
+
+_NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, False, b"")
+"""Of the request of a parked connection: a real one may be of 32 KiB."""
 
 _, _, _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
@@ -289,6 +293,8 @@ class Connection(Outgoing):
 
     def _park(self) -> None:
         self.state = _IDLE
+        if self.request is not None:
+            self.request.head = _NO_HEAD
         if not self._watched:
             self._watch(self.on_readable)
         self.server.keep_alive.start(self)

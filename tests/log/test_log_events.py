@@ -56,6 +56,15 @@ def test_text_cannot_be_forged(lines):
     ]
 
 
+def test_text_tells_a_traceback_without_frames(lines):
+    made = lines()
+    made.log.error(
+        "request-failed", "GET /", target="/", traceback="RuntimeError: start_response was not called"
+    )
+    _, *rest = made.text().splitlines()
+    assert rest == ["    RuntimeError: start_response was not called"]
+
+
 def test_json(lines):
     made = lines(format="json", fields={"env": "prod"}, rename={"time": "@timestamp", "slot": "worker"})
     log = made.log.bind("web.2 gen 3 pid 411", slot="web.2")

@@ -53,7 +53,10 @@ def test_unix_socket(tmp_path: Path) -> None:
 def test_a_parked_connection_holds_nothing_of_its_request() -> None:
     with serving(echo) as server:
         client = server.connect()
-        client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100000)
+        large = b"X-Large: %020000d\r\n" % 1
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: t\r\n" + large + b"Content-Length: 100000\r\n\r\n" + b"x" * 100000
+        )
         assert len(client.response()[2]) == 100000 + len("POST / ")
         (connection,) = server.call(lambda: list(server.server._connections.values()))
         eventually(lambda: connection.state.name == "IDLE")
@@ -63,6 +66,8 @@ def test_a_parked_connection_holds_nothing_of_its_request() -> None:
             None,
             None,
         )
+        assert (connection.request.head.environ, connection.request.head.request_line) == ({}, b"")
+        assert client.get("/next")[2] == b"GET /next "
 
 
 def test_half_closed_client_gets_its_answers() -> None:
