@@ -11,7 +11,7 @@ help:
 	@echo "make test    run every check and test (part of them: make test ARGS='tests/config -k bomb')"
 	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
 	@echo "make docs    write the generated parts of docs/ again"
-	@echo "make bench   compare with other servers and write docs/performance.md (several minutes)"
+	@echo "make bench   compare with other servers and write docs/performance.md (5 minutes)"
 	@echo "make fuzz    look for bytes that break the HTTP layer (30 minutes; less: make fuzz SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 

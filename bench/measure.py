@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.scenarios import Scenario
 from bench.servers import HOME, PYTHON, ROOT, Server
 
 CONNECTIONS = 32
@@ -21,29 +22,17 @@ START_S, STOP_S = 30.0, 10.0
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """What clients do: ``mode`` is one of load.c's."""
-
-    title: str
-    mode: str
-    access_log: bool = False
-
-
-SCENARIOS = (
-    Scenario("kept-alive connections", "keep"),
-    Scenario("kept-alive connections, access log on", "keep", access_log=True),
-    Scenario("a new connection for each request", "close"),
-)
-
-
-@dataclass(frozen=True)
 class Result:
-    """One run; ``cpu_us`` is CPU time of the whole process tree for each request."""
+    """One run; ``cpu_us`` is CPU time of the whole process tree for each request.
+
+    ``starved`` counts connections that got no answer at all, and so are missing in ``p99_ms``.
+    """
 
     cpu_us: float
     requests_per_s: float
     p99_ms: float
     errors: int
+    starved: int
 
 
 def cores() -> tuple[int, int]:
@@ -52,26 +41,32 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[-1]
 
 
-def measure(server: Server, scenario: Scenario, load: Path, seconds: float) -> Result:
-    """Run the server alone for one scenario, after a warm-up of a quarter of the time."""
-    with running(server, access_log=scenario.access_log) as (pid, port):
-        send(load, port, scenario.mode, seconds / 4)
-        before_ns = cpu_ns(pid)
-        sent = send(load, port, scenario.mode, seconds)
-        spent_ns = cpu_ns(pid) - before_ns
-    answers = max(1, sent["answers"])
+def measure(pid: int, port: int, scenario: Scenario, load: Path, seconds: float) -> Result:
+    """Load a running server with one scenario, after a warm-up of a quarter of the time."""
+    send(load, port, scenario, seconds / 4)
+    before_ns = cpu_ns(pid)
+    sent = send(load, port, scenario, seconds)
+    spent_ns = cpu_ns(pid) - before_ns
+    if sent["errors"] * 2 >= sent["answers"]:
+        raise RuntimeError(f"{sent['errors']} errors for {sent['answers']} answers")
     return Result(
-        spent_ns / 1000 / answers,
+        spent_ns / 1000 / sent["answers"],
         sent["answers"] / sent["seconds"],
         sent["p99_us"] / 1000,
         int(sent["errors"]),
+        int(sent["starved"]),
     )
 
 
-def send(load: Path, port: int, mode: str, seconds: float) -> dict[str, float]:
+def send(load: Path, port: int, scenario: Scenario, seconds: float) -> dict[str, float]:
     """Run the load generator on its core."""
-    command = ["taskset", "-c", str(cores()[1]), str(load), str(port), str(CONNECTIONS), str(seconds), mode]
-    found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 30))
+    command = ["taskset", "-c", str(cores()[1]), str(load), str(port), str(CONNECTIONS), str(seconds)]
+    sent = subprocess.run(
+        command, check=False, capture_output=True, input=scenario.request, timeout=seconds + 30
+    )
+    if sent.returncode != 0:
+        raise RuntimeError(sent.stderr.decode().strip())
+    found: dict[str, float] = json.loads(sent.stdout)
     return found
 
 
@@ -79,11 +74,8 @@ def send(load: Path, port: int, mode: str, seconds: float) -> dict[str, float]:
 def running(server: Server, *, access_log: bool) -> Iterator[tuple[int, int]]:
     """Run a server on its core; yield its pid and port."""
     port = free_port()
-    line = server.command.format(bin=PYTHON.parent, port=port)
-    if access_log:
-        line += f" {server.log}"
-    elif server.name == "prefork":
-        line += " --set log.access=off"
+    line = server.command.format(bin=PYTHON.parent, home=HOME, port=port)
+    line += f" {server.log if access_log else server.no_log}"
     command = ["taskset", "-c", str(cores()[0]), *shlex.split(line)]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     with open(HOME / "server.log", "wb") as log, open(os.devnull, "wb") as nothing:
