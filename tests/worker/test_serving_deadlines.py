@@ -59,6 +59,12 @@ def test_an_idle_connection_is_closed_silently_at_one_wake(first: bytes) -> None
         assert server.server.turns - before <= 2  # the end of the turn under way, and the one that closed it
 
 
+def test_a_silent_connection_has_the_time_of_a_head_where_none_is_kept() -> None:
+    with serving(echo, timeouts={"keep_alive": 0.0, "head": 0.2}) as server:
+        assert server.connect().rest() == b""
+        assert server.connect().get()[1]["connection"] == "close"
+
+
 @pytest.mark.parametrize(
     ("part", "timeouts"),
     [(PART_OF_HEAD, {"head": 0.2}), (PART_OF_BODY, {"body": 0.2}), (b"G", {"head": 0.2})],
