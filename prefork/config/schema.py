@@ -134,7 +134,9 @@ class Limits:
         "1MiB", Size(0, GIB), "What is held in memory of one response for a client that reads slowly."
     )
     memory: int = key(
-        "256MiB", Size(0, 1024 * GIB), "What a worker holds in memory of bodies and responses together."
+        "256MiB",
+        Size(0, 1024 * GIB),
+        "What a worker holds in memory of requests and responses together; an eighth of it of heads alone.",
     )
     spool: int = key(
         "1GiB",

@@ -61,7 +61,7 @@ class Connection(Outgoing):
         self.fd = sock.fileno()
         self.state = _IDLE
         self.raw = b""
-        """Received and not yet used: an incomplete head, or what was pipelined."""
+        """Received and not yet used: an incomplete head, or what was pipelined. Set by ``_hold``, which counts it."""
         self.request: Request | None = None
         self._body: IncomingBody | None = None
         self._watched = False
@@ -92,7 +92,7 @@ class Connection(Outgoing):
             return
         if not data:
             # Nothing complete is waiting, since a complete request is never left unanswered. A half-received
-            # one can never be completed.
+            # one can never be completed. (With TLS, with or without a close_notify: HTTP knows what is complete.)
             self.close()
         else:
             self._received(data)
@@ -118,7 +118,7 @@ class Connection(Outgoing):
     def refuse(self, status: int, reason: str, received: bytes) -> None:
         """Answer without the application, then close. ``received``: the request, from its first byte."""
         server = self.server
-        self.raw = b""
+        self._hold(b"")
         server.note_refusal(self, status, reason)
         try:
             self.write(server.gateway.refuse(status, reason, received, self.base))
@@ -137,7 +137,7 @@ class Connection(Outgoing):
         if self._body is not None:
             self._drop_body()
         self.request = None
-        self.raw = b""
+        self._hold(b"")
         self.drop_output()
         self.sock.close()
 
@@ -168,6 +168,7 @@ class Connection(Outgoing):
     # Receiving.
 
     def _received(self, data: bytes) -> None:
+        """Use what the socket gave; with TLS it is to be decrypted first."""
         if self._body is not None:
             self._receive_body(data)
         elif self.state is not _LINGERING:
@@ -193,10 +194,14 @@ class Connection(Outgoing):
                 head = parser.parse(data[:end])
             if self.state is _HEAD:
                 server.head.stop(self, None)
-            self.raw = rest = data[end:]
+            rest = data[end:]
             if head.chunked or head.content_length:
+                if known_bytes:
+                    self._hold(b"")
                 self._begin_body(head, rest)
                 return
+            if rest or known_bytes:
+                self._hold(rest)
         except BadRequest as refusal:
             server.head.stop(self, None)
             self.refuse(refusal.status, refusal.reason, data)
@@ -204,18 +209,18 @@ class Connection(Outgoing):
         self._run(head, b"")
 
     def _await_head(self, raw: bytes) -> None:
-        self.raw = raw
+        self._hold(raw)
         if self.state is not _HEAD:
             self.state = _HEAD
             self._watch(self.on_readable)
             self.server.head.start(self)
 
     def _begin_body(self, head: Head, received: bytes) -> None:
-        self.raw = b""
         server = self.server
         body = self._body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes)
         if body.feed(received):
-            self.raw = body.rest
+            if body.rest:
+                self._hold(body.rest)
             self._run(head, body.take())
             return
         self.state = _BODY
@@ -232,6 +237,8 @@ class Connection(Outgoing):
         assert body is not None
         try:
             complete = body.feed(data)
+            if body.rest:
+                self._hold(body.rest)
         except BadRequest as refusal:
             self.server.body.stop(self, None)
             self.refuse(refusal.status, refusal.reason, body.head.request_line)
@@ -240,7 +247,6 @@ class Connection(Outgoing):
             self.server.body.start(self)
             return
         self.server.body.stop(self, None)
-        self.raw = body.rest
         self._run(body.head, body.take())
 
     def _drop_body(self) -> None:
@@ -251,10 +257,21 @@ class Connection(Outgoing):
             if self.request is not None:
                 self.request.body = b""
 
+    def _hold(self, raw: bytes) -> None:
+        """Keep bytes for later in place of those kept now, counted. Raises ``BadRequest`` if there is no room."""
+        more = len(raw) - len(self.raw)
+        if more > 0:
+            if not self.storage.take_received(more):
+                raise BadRequest(503, "no room for the bytes of another request at the moment")
+        elif more:
+            self.storage.free_memory(-more)
+        self.raw = raw
+
     def _next(self) -> None:
         if self.state is _NEXT:
             self.state = _IDLE
-            raw, self.raw = self.raw, b""
+            raw = self.raw
+            self._hold(b"")
             self._receive_head(raw)
 
     # Handing over to the application, and what comes after it.
@@ -321,7 +338,7 @@ class Connection(Outgoing):
             self.close()
             return
         self.state = _LINGERING
-        self.raw = b""
+        self._hold(b"")
         self.request = None
         self._watch(self.on_readable)
         self.server.linger.start(self)

@@ -106,7 +106,7 @@ class Pending:
         """Must the producer wait? Either there is too much of this, or of everything together."""
         storage = self._storage
         return self.held_bytes > memory_bytes or (
-            self.held_bytes > 0 and storage.memory_bytes > storage.memory_limit_bytes
+            self.held_bytes > 0 and storage.memory_bytes > storage.bulk_limit_bytes
         )
 
     def send(self, socket: Socket) -> bool:

@@ -2,6 +2,9 @@
 
 Runs in a worker: in the serve loop, and in application threads. A request that came whole and a response that
 the socket took at once are never counted, so ordinary traffic does not come here.
+
+Bodies and responses that find no memory go to files; heads cannot. So a part of the memory is for heads (and what
+else was received and not yet read) alone: slow readers of large responses must not keep others from being heard.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from threading import Lock
 from typing import Protocol
 
 from prefork import temporary
+
+_SPARE = 8
+"""An eighth of the memory is not for bodies and responses."""
 
 
 class Log(Protocol):
@@ -25,9 +31,11 @@ class Storage:
 
     def __init__(self, memory_limit_bytes: int, spool_limit_bytes: int, folder: str, log: Log) -> None:
         self.memory_limit_bytes = memory_limit_bytes
+        self.bulk_limit_bytes = memory_limit_bytes - memory_limit_bytes // _SPARE
+        """Above this nothing of a body or a response is taken into memory."""
         self.spool_limit_bytes = spool_limit_bytes
         self.memory_bytes = 0
-        """Held in memory now: parts of requests, whole ones while they run, and unsent responses."""
+        """Held in memory now: heads, bodies and what was pipelined, until it is used, and unsent responses."""
         self.spool_bytes = 0
         """Held in temporary files now."""
         self._folder = folder
@@ -36,12 +44,13 @@ class Storage:
         self._lock = Lock()
 
     def take_memory(self, count: int) -> bool:
-        """Reserve ``count`` bytes; return False, and take nothing, if there are not so many left."""
-        with self._lock:
-            if count and self.memory_bytes + count > self.memory_limit_bytes:
-                return False
-            self.memory_bytes += count
-        return True
+        """Reserve ``count`` bytes for a body or a response; return False, and take nothing, if there are not so
+        many left."""
+        return not count or self._take_memory(count, self.bulk_limit_bytes)
+
+    def take_received(self, count: int) -> bool:
+        """Reserve ``count`` bytes for what was received and cannot be used yet; return whether there was room."""
+        return self._take_memory(count, self.memory_limit_bytes)
 
     def force_memory(self, count: int) -> None:
         """Count what is held in spite of the limit, because its producer waits until it is gone."""
@@ -51,6 +60,13 @@ class Storage:
     def free_memory(self, count: int) -> None:
         with self._lock:
             self.memory_bytes -= count
+
+    def _take_memory(self, count: int, limit_bytes: int) -> bool:
+        with self._lock:
+            if self.memory_bytes + count > limit_bytes:
+                return False
+            self.memory_bytes += count
+        return True
 
     def take_spool(self, wanted: int) -> int:
         """Reserve up to ``wanted`` bytes; return how many."""

@@ -13,7 +13,7 @@ from socket import MSG_DONTWAIT, socket
 from ssl import SSLContext, SSLError
 from typing import TYPE_CHECKING, Any
 
-from prefork.worker.connection import RECEIVE_BYTES, Connection
+from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ
 from prefork.worker.pending import Pending
@@ -62,28 +62,6 @@ class TlsConnection(Connection):
         self.on_readable(0)
         if self.state is State.HANDSHAKE and not self._watched:
             self._watch(self.on_readable)
-
-    def on_readable(self, events: int) -> None:
-        state = self.state
-        if state is State.RUNNING:
-            self._unwatch()
-            return
-        if state is State.NEXT:
-            return
-        try:
-            data = self.sock.recv(RECEIVE_BYTES, MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if not data:
-            # With or without a close_notify: HTTP knows by itself what is complete.
-            self.close()
-        elif state is State.HANDSHAKE:
-            self._shake_hands(data)
-        elif state is not State.LINGERING:
-            self._decrypt(data)
 
     def write(self, data: bytes | Sequence[bytes]) -> None:
         if self._stream is None:  # plain HTTP gets a plain answer
@@ -140,6 +118,12 @@ class TlsConnection(Connection):
             if self._stream is not None:
                 self.server.note_tls_failure(self, "it was not complete in time")
             self.close()
+
+    def _received(self, data: bytes) -> None:
+        if self.state is State.HANDSHAKE:
+            self._shake_hands(data)
+        elif self.state is not State.LINGERING:
+            self._decrypt(data)
 
     # The handshake.
 
@@ -201,7 +185,7 @@ class TlsConnection(Connection):
             self.close()
             return
         if plain:
-            self._received(plain)
+            super()._received(plain)
         elif self.state is State.BODY:
             self.server.body.start(self)  # part of a record is progress, too
         if stream.ended and self.state in _UNFINISHED:
@@ -269,5 +253,5 @@ class TlsConnection(Connection):
         assert self._stream is not None
         self._transmit(self._stream.outgoing())
         self.keep = False
-        self.raw = b""
+        self._hold(b"")
         self.finish()

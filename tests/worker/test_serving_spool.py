@@ -294,3 +294,63 @@ def test_a_file_system_that_knows_no_unnamed_files(tmp_path: Path, monkeypatch: 
     os.close(fd)
     assert temporary.problem(str(tmp_path)) is None
     assert temporary.problem(str(tmp_path / "absent")) == "No such file or directory"
+
+
+HALF_HEAD = b"GET /echo HTTP/1.1\r\nHost: t\r\nX-Slow: " + b"x" * 20_000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_half_sent_heads_and_pipelined_bytes_are_counted_and_freed(tmp_path: Path, threads: int) -> None:
+    with serving(app, threads=threads, tmp_dir=str(tmp_path)) as server:
+        halves = [server.connect() for _ in range(3)]
+        for count, half in enumerate(halves, 1):
+            half.send(HALF_HEAD[:5000])
+            half.send(HALF_HEAD[5000:])
+            eventually(lambda count=count: state(server)[0] == count * len(HALF_HEAD))  # type: ignore[misc]
+        halves[0].send(b"\r\n\r\n")
+        assert halves[0].response()[0] == 200
+        halves[1].send(b"\r\nContent-Length: 3\r\n\r\nabcGET ")
+        assert halves[1].response()[2] == b"GET /echo abc"
+        eventually(lambda: state(server)[0] == len(HALF_HEAD) + len(b"GET "))
+        halves[1].send(b"/echo HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert halves[1].response()[2] == b"GET /echo "
+        halves[2].send(b"\r\nspace before colon : x\r\n\r\n")
+        assert halves[2].response()[0] == 400
+        eventually(lambda: state(server)[0] == 0)
+
+        reader = server.connect()
+        reader.send(GET_BIG.replace(b"big", b"big") + HALF_HEAD)
+        eventually(lambda: flushing(server) == 1)
+        [connection] = [c for c in server.server._connections.values() if c.state.name == "FLUSHING"]
+        assert state(server)[0] == len(HALF_HEAD) + connection.output.held_bytes
+        assert reader.response()[2] == BIG
+        eventually(lambda: state(server)[0] == len(HALF_HEAD))
+        reader.close()
+        eventually(lambda: state(server) == (0, 0, 0))
+
+
+def test_heads_beyond_the_memory_are_refused_and_bodies_leave_room_for_them(tmp_path: Path) -> None:
+    limits = {"memory": 160_000, "body_memory": 200_000}
+    with serving(app, limits=limits, tmp_dir=str(tmp_path)) as server:
+        body = server.connect()
+        body.send(UPLOAD % (200_000, b"") + bytes(140_000))
+        eventually(lambda: state(server)[0] == 140_000)
+        more = server.connect()
+        more.send(UPLOAD % (10_000, b"") + bytes(1))  # it would take the heads' part
+        eventually(lambda: state(server) == (140_000, 1, 1))
+        waiting = server.connect()
+        waiting.send(HALF_HEAD[:15_000])
+        eventually(lambda: state(server)[0] == 155_000)
+        refused = server.connect()
+        refused.send(HALF_HEAD[:10_000])
+        assert refused.response()[0] == 503
+        pipelining = server.connect()
+        pipelining.send(b"GET /echo HTTP/1.1\r\nHost: t\r\n\r\n" + HALF_HEAD[:10_000])
+        assert pipelining.response()[0] == 503
+        waiting.send(b"\r\n\r\n")
+        assert waiting.response()[0] == 200
+        body.send(bytes(60_000) + b"GET /echo HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert body.response()[0] == body.response()[0] == 200
+        more.close()
+        eventually(lambda: state(server) == (0, 0, 0))
+        assert len(server.log.named("request-refused")) == 2
