@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +71,15 @@ def send(load: Path, port: int, scenario: Scenario, seconds: float) -> dict[str,
 
 
 @contextmanager
-def running(server: Server, *, access_log: bool) -> Iterator[tuple[int, int]]:
-    """Run a server on its core; yield its pid and port."""
+def running(
+    server: Server, *, access_log: bool = False, pinned: bool = True, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Run a server, on its core if ``pinned``; yield its pid and port."""
     port = free_port()
     line = server.command.format(bin=PYTHON.parent, home=HOME, port=port)
     line += f" {server.log if access_log else server.no_log}"
-    command = ["taskset", "-c", str(cores()[0]), *shlex.split(line)]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [*(("taskset", "-c", str(cores()[0])) if pinned else ()), *shlex.split(line)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
     with open(HOME / "server.log", "wb") as log, open(os.devnull, "wb") as nothing:
         # Lines for accesses go nowhere, so that no disk is measured; what else a server says is kept.
         output = nothing if access_log else log

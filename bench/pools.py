@@ -1,0 +1,36 @@
+"""The servers with four workers, as they are set up for production, for the reload and mixed-load comparisons.
+
+One request at a time in each worker, so that all have the same number of places. Idle connections may stay for longer
+than the clients are idle, where a server has such a setting.
+"""
+
+from __future__ import annotations
+
+from bench.servers import Server
+
+WORKERS = 4
+APP = "bench.waiting_app:application"
+KEPT_S = 75
+
+PREFORK = Server(
+    "prefork", "prefork", f"{{bin}}/prefork {APP} -w {WORKERS} -b 127.0.0.1:{{port}} --set log.access=off"
+)
+GUNICORN = f"{{bin}}/gunicorn -w {WORKERS} --keep-alive {KEPT_S} -b 127.0.0.1:{{port}} {APP}"
+
+RELOADABLE = (
+    PREFORK,
+    Server("granian", "granian", f"{{bin}}/granian --interface wsgi --http 1 --no-ws --workers {WORKERS}"
+           f" --blocking-threads 1 --host 127.0.0.1 --port {{port}} {APP}"),
+    # The router keeps connections; a worker that keeps one itself serves nobody else meanwhile. By itself TERM
+    # would cut requests off; this is how its documentation makes it wait for them.
+    Server("uWSGI", "uWSGI", f"{{bin}}/uwsgi --master --processes {WORKERS} --http 127.0.0.1:{{port}}"
+           f" --http-keepalive={KEPT_S} --http-timeout {KEPT_S} --module {APP} --disable-logging"
+           " --hook-master-start 'unix_signal:15 gracefully_kill_them_all'"),
+    Server("gunicorn gthread", "gunicorn", f"{GUNICORN} -k gthread --threads 1"),
+    Server("gunicorn sync", "gunicorn", f"{GUNICORN} -k sync"),
+)  # fmt: skip
+SINGLE_PROCESS = Server(
+    "waitress, one process",
+    "waitress",
+    f"{{bin}}/waitress-serve --threads={WORKERS} --listen=127.0.0.1:{{port}} {APP}",
+)
