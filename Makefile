@@ -12,7 +12,7 @@ help:
 	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
 	@echo "make docs    write the generated parts of docs/ again"
 	@echo "make bench   compare with other servers and write docs/performance.md (5 minutes)"
-	@echo "make fuzz    look for bytes that break the HTTP layer (30 minutes; less: make fuzz SECONDS=60)"
+	@echo "make fuzz    look for bytes that break the HTTP layer (40 minutes; less: make fuzz SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 
 $(BIN)/python:
@@ -69,7 +69,7 @@ $(VENV)/.fuzz: pyproject.toml | $(BIN)/python
 SECONDS ?= 300
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz
-	for target in head chunks connection proxied forwarded introduced; do \
+	for target in head chunks connection tls proxied forwarded introduced responses; do \
 		nice -n 19 $(BIN)/python tests/fuzz/fuzz_target.py $$target $(SECONDS) var/fuzz || exit 1; \
 	done
 

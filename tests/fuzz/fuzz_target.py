@@ -1,24 +1,33 @@
 """The coverage-guided fuzz targets, run by ``make fuzz``: ``fuzz_target.py TARGET SECONDS FOLDER``.
 
-The targets are the readers ``head`` and ``chunks``, and servers: ``connection``, and behind proxies ``proxied``,
-``forwarded`` and ``introduced``. Each input begins with a byte that decides where the rest is cut. Inputs worth keeping
-grow in ``FOLDER/<target>``; one that breaks a rule of ``wire_agreement`` is written to ``FOLDER/find-<target>-…``, and
-once mended it belongs into ``corpus/``, which the ordinary tests replay.
+The targets are the readers ``head`` and ``chunks``, and servers: ``connection``, ``tls``, and behind proxies
+``proxied``, ``forwarded`` and ``introduced``. Each input begins with a byte that decides where the rest is cut; with
+TLS more bytes decide what is done to the records, see ``tls_agreement``. An input of ``responses`` is what an
+application does. Inputs worth keeping grow in ``FOLDER/<target>``; one that breaks a rule of ``wire_agreement`` is
+written to ``FOLDER/find-<target>-…``, and once mended it belongs into ``corpus/``, which the ordinary tests replay.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import atheris
-
-with atheris.instrument_imports(include=["prefork.http", "prefork.worker"]):
-    import wire_agreement as agreement
-    from peer_reading import check_against_h11
+from hypothesis import given, settings
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+
+with atheris.instrument_imports(include=["prefork.http", "prefork.worker"]):
+    import tls_agreement
+    import wire_agreement as agreement
+    from peer_reading import check_against_h11
+    from pki import Pki
+    from test_fuzz_applications import SCRIPTS, Application, Script, check_script
+
 CHUNKED = b"POST /?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 FORWARDED = [
     b"X-Forwarded-For: 192.0.2.7, 10.0.0.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b:1",
@@ -54,7 +63,29 @@ def connection(kind: str) -> Callable[[bytes], None]:
     return target
 
 
-def seeds() -> dict[str, list[bytes]]:
+@cache
+def tls_machines() -> tls_agreement.TlsMachines:
+    return tls_agreement.TlsMachines(Pki(Path(tempfile.mkdtemp(prefix="fuzz-pki-"))))
+
+
+def tls(data: bytes) -> None:
+    tls_agreement.check_tls(tls_machines(), data)
+
+
+def responses() -> Callable[[bytes], object]:
+    application = Application()
+    machine = agreement.Machine(app=application)
+
+    @given(script=SCRIPTS)
+    @settings(database=None, deadline=None)
+    def target(script: Script) -> None:
+        check_script(application, machine, script)
+
+    chosen: Callable[[bytes], object] = target.hypothesis.fuzz_one_input
+    return lambda data: chosen(data[1:])
+
+
+def seeds(name: str) -> list[bytes]:
     """Return what to begin with: the cases of the unit tests."""
     sys.path.append(str(HERE.parent / "http"))
     import test_http_chunked
@@ -66,7 +97,10 @@ def seeds() -> dict[str, list[bytes]]:
     connections = heads + [CHUNKED + body + NEXT for body in bodies]
     told = [NEXT[:-2] + field + b"\r\n\r\n" + NEXT for field in FORWARDED]
     introduced = [introduction + NEXT for introduction in INTRODUCTIONS]
-    return {
+    if name == "tls":
+        return tls_agreement.seeds(tls_machines(), [NEXT, CHUNKED + bodies[0] + NEXT, *connections[::8]])
+    cut = {
+        "responses": [bytes(range(start, start + 64)) for start in (0, 64, 128, 192)],
         "head": heads,
         "chunks": bodies,
         "connection": connections,
@@ -74,13 +108,14 @@ def seeds() -> dict[str, list[bytes]]:
         "forwarded": connections + told,
         "introduced": introduced,
     }
+    return [b"\7" + seed for seed in cut[name]]
 
 
 def main(name: str, seconds: str, folder: str) -> None:
     corpus = Path(folder) / name
     corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(seeds()[name]):
-        (corpus / f"seed-{number}").write_bytes(b"\7" + seed)
+    for number, seed in enumerate(seeds(name)):
+        (corpus / f"seed-{number}").write_bytes(seed)
     options = [
         f"-dict={HERE / 'dictionary.txt'}",
         f"-max_total_time={seconds}",
@@ -89,7 +124,10 @@ def main(name: str, seconds: str, folder: str) -> None:
         "-len_control=20",
         "-print_final_stats=1",
     ]
-    target = {"head": head, "chunks": chunks}.get(name) or connection(name)
+    if name == "responses":
+        target = responses()
+    else:
+        target = {"head": head, "chunks": chunks, "tls": tls}.get(name) or connection(name)
     atheris.Setup([sys.argv[0], *options, str(corpus)], target)
     atheris.Fuzz()
 

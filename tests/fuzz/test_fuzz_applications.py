@@ -108,7 +108,10 @@ def served() -> Iterator[tuple[Application, Machine]]:
 def test_what_is_whole_is_right_and_what_is_not_shows(
     served: tuple[Application, Machine], script: Script
 ) -> None:
-    application, machine = served
+    check_script(*served, script)
+
+
+def check_script(application: Application, machine: Machine, script: Script) -> None:
     application.script = script
     keep = "Connection: keep-alive\r\n" if script.version == "1.0" else ""
     request = f"{script.method} / HTTP/{script.version}\r\nHost: a\r\n{keep}\r\n".encode()

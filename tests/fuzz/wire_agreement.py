@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from ssl import SSLContext
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.validate import validator
@@ -182,7 +183,12 @@ class Machine:
     """
 
     def __init__(
-        self, policy: ProxyPolicy | None = None, *, introduced: bool = False, app: Any = None
+        self,
+        policy: ProxyPolicy | None = None,
+        *,
+        introduced: bool = False,
+        app: Any = None,
+        tls: SSLContext | None = None,
     ) -> None:
         """``app``: instead of the one that echoes, and that may not fail."""
         self.log = Record()
@@ -212,6 +218,7 @@ class Machine:
             ),
             proxies=policy,
             introduced={self._listener.fileno()} if introduced else (),
+            tls={self._listener.fileno(): tls} if tls else {},
         )
         self.server.main_cell.bind()
 
@@ -227,7 +234,18 @@ class Machine:
 
     def connection(self, parts: Sequence[bytes]) -> Outcome:
         """Send ``parts`` one after the other, then the end of the file; return what came back."""
-        outcome = self._outcome = Outcome()
+        outcome = Outcome()
+        with self.client(outcome) as ours:
+            for part in parts:
+                self.deliver(ours, part, outcome)
+                if outcome.closed:
+                    break
+        return outcome
+
+    @contextmanager
+    def client(self, outcome: Outcome) -> Iterator[socket.socket]:
+        """Open a connection, and in the end send the end of the file: it must be answered, and nothing be left."""
+        self._outcome = outcome
         self.log.lines.clear()
         ours, theirs = socket.socketpair()
         with ours:
@@ -235,12 +253,7 @@ class Machine:
             self.server.open_connections += 1
             self.server.admit(theirs, (PEER, 1), self._listener)
             self.turn(ours, outcome)
-            for part in parts:
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    ours.send(part)
-                self.turn(ours, outcome)
-                if outcome.closed:
-                    break
+            yield ours
             ended, outcome.closed = outcome.closed, False
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_WR)
@@ -250,9 +263,14 @@ class Machine:
         self.turn(None, outcome)
         assert self.server.open_connections == 0, "a connection is left behind"
         assert (self.server.storage.memory_bytes, self.server.storage.spool_bytes) == (0, 0)
-        unexpected = [line for line in self.log.lines if not line[0].endswith("-refused")]
+        unexpected = [line for line in self.log.lines if not line[0].endswith(("-refused", "tls-failed"))]
         assert self._may_fail or not unexpected, unexpected
-        return outcome
+
+    def deliver(self, client: socket.socket, part: bytes, outcome: Outcome) -> None:
+        """Send ``part``, and see what becomes of it."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            client.send(part)
+        self.turn(client, outcome)
 
     def turn(self, client: socket.socket | None, outcome: Outcome) -> None:
         """Turn the loop, and read as a client does, until nothing happens any more; then check the rest state."""
@@ -274,19 +292,19 @@ class Machine:
     def _check_deadlines(self) -> None:
         """Check that nothing hangs: whatever a connection waits for has a deadline, and is watched."""
         server = self.server
-        queues = {
-            State.IDLE: server.keep_alive,
-            State.HEAD: server.head,
-            State.BODY: server.body,
-            State.FLUSHING: server.sending,
-            State.LINGERING: server.linger,
-        }
+        queues = [
+            ((State.IDLE,), server.keep_alive),
+            ((State.HANDSHAKE, State.HEAD), server.head),
+            ((State.BODY,), server.body),
+            ((State.FLUSHING,), server.sending),
+            ((State.LINGERING,), server.linger),
+        ]
         if hasattr(server, "introductions"):
-            queues[State.INTRODUCTION] = server.introductions
+            queues.append(((State.INTRODUCTION,), server.introductions))
         for connection in server._connections.values():
-            for state, queue in queues.items():
-                assert (connection in queue.entries) == (connection.state is state), connection.state
-            assert connection.state in queues, connection.state
+            for states, queue in queues:
+                assert (connection in queue.entries) == (connection.state in states), connection.state
+            assert any(connection.state in states for states, _ in queues), connection.state
             assert connection.fd in server.loop.handlers
 
     def _record(self, environ: dict[str, Any], start_response: Any) -> Any:
@@ -366,14 +384,18 @@ def check_connection(machine: Machine, data: bytes, cuts: Iterable[int] = ()) ->
     whole = machine.connection([data] if data else [])
     check_answers(whole)
     for parts in (pieces(data, cuts), pieces(data, range(len(data)))):
-        cut = machine.connection(parts)
-        assert cut.requests == whole.requests
-        if cut.statuses() == whole.statuses():
-            if 400 not in cut.statuses():  # The reason is part of the answer.
-                assert _VARYING.sub(b"", cut.answered) == _VARYING.sub(b"", whole.answered)
-        else:
-            # Wrong in two ways: see ``same``.
-            assert cut.statuses()[:-1] == whole.statuses()[:-1]
-            assert whole.closed
-            assert min(cut.statuses()[-1], whole.statuses()[-1]) >= 400
+        check_alike(whole, machine.connection(parts))
     return whole
+
+
+def check_alike(whole: Outcome, cut: Outcome) -> None:
+    """Check that the same bytes came to the same, however they arrived."""
+    assert cut.requests == whole.requests
+    if cut.statuses() == whole.statuses():
+        if 400 not in cut.statuses():  # The reason is part of the answer.
+            assert _VARYING.sub(b"", cut.answered) == _VARYING.sub(b"", whole.answered)
+    else:
+        # Wrong in two ways: see ``same``.
+        assert cut.statuses()[:-1] == whole.statuses()[:-1]
+        assert whole.closed
+        assert min(cut.statuses()[-1], whole.statuses()[-1]) >= 400
