@@ -7,8 +7,9 @@ is cut, and damaged on the way, as the input decides.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pki import Pki
@@ -50,7 +51,7 @@ class Client:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-        self._established = False
+        self.established = False
         self.received = b""
         """The plaintext of the server."""
         self.sent = b""
@@ -59,16 +60,20 @@ class Client:
         """Has the server said that it sends no more?"""
         self.failed = False
 
-    def say(self, plain: bytes | None) -> bytes:
-        """Return the next records: of the handshake until that is complete, then with ``plain``, or a goodbye."""
+    def say(self, plain: bytes = b"") -> bytes:
+        """Return the next records: of the handshake until that is complete, then with ``plain``."""
+        return self._records(partial(self._tls.write, plain) if self.established else self._shake_hands)
+
+    def say_goodbye(self) -> bytes:
+        return self._records(self._tls.unwrap)
+
+    def _shake_hands(self) -> None:
+        self._tls.do_handshake()
+        self.established = True
+
+    def _records(self, act: Callable[[], object]) -> bytes:
         try:
-            if not self._established:
-                self._tls.do_handshake()
-                self._established = True
-            elif plain is None:
-                self._tls.unwrap()
-            else:
-                self._tls.write(plain)
+            act()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
@@ -77,13 +82,9 @@ class Client:
         self.sent += records
         return records
 
-    @property
-    def established(self) -> bool:
-        return self._established
-
     def hear(self, records: bytes) -> None:
         self._incoming.write(records)
-        if not self._established:
+        if not self.established:
             return
         try:
             while piece := self._tls.read(65536):
@@ -130,22 +131,26 @@ def converse(
     cuts: Iterable[int] = (),
     goodbye: bool = False,
 ) -> Outcome:
-    """Shake hands, and send ``plain``, each piece in records of its own; return what it came to, decrypted."""
+    """Shake hands, and send ``plain``, a record or more for each piece; return what it came to, decrypted."""
     outcome, wire = Outcome(), Wire(damages)
-    to_say: list[bytes | None] = [*plain, *([None] if goodbye else [])]
     heard = 0
     with machine.client(outcome) as sock:
-        while not (outcome.closed or client.failed or wire.ended):
-            if client.established and not to_say:
-                break
-            records = client.say(to_say.pop(0) if client.established else None)
-            carried = wire.carry(records)
-            for piece in pieces(carried, cuts):
+
+        def deliver(records: bytes) -> bytes:
+            nonlocal heard
+            for piece in pieces(wire.carry(records), cuts):
                 machine.deliver(sock, piece, outcome)
-            if len(outcome.answered) == heard and not client.established:
-                break  # the server waits for the rest of something
-            client.hear(outcome.answered[heard:])
-            heard = len(outcome.answered)
+            answer, heard = outcome.answered[heard:], len(outcome.answered)
+            return answer
+
+        answer = deliver(client.say())
+        while answer and not client.established and not client.failed:
+            client.hear(answer)
+            answer = deliver(client.say())
+        if client.established:
+            client.hear(answer)
+            said = [*map(client.say, plain), client.say_goodbye() if goodbye else b""]
+            client.hear(deliver(b"".join(said)))
     client.hear(outcome.answered[heard:])
     outcome.answered = client.received
     return outcome
