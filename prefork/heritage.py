@@ -40,6 +40,8 @@ class Heritage:
     """Read end of a pipe of which only the master holds the other end: at end-of-file the master is dead."""
     doorbell: int
     """Eventfd that wakes the master; see ``scoreboard``."""
+    relay: tuple[int, int]
+    """The ends of the pool's relay: where connections are sent, where they are taken; see ``prefork.relay``."""
     channel: int
     """The child's own channel to the master."""
     last_words: int
@@ -51,9 +53,8 @@ class Heritage:
     def descriptors(self) -> frozenset[int]:
         """Return every descriptor that the child keeps."""
         inherited = {listener.fd for listener in self.listeners}
-        return frozenset(
-            {*_STANDARD, self.lifeline, self.doorbell, self.channel, self.last_words, *inherited, *self.logs}
-        )
+        own = (self.lifeline, self.doorbell, self.channel, self.last_words, *self.relay)
+        return frozenset({*_STANDARD, *own, *inherited, *self.logs})
 
     def ties(self) -> frozenset[int]:
         """Return the descriptors that bind a child to the server.
@@ -75,6 +76,7 @@ class Heritage:
         fields = json.loads(text)
         fields["listeners"] = tuple(InheritedListener(**listener) for listener in fields["listeners"])
         fields["logs"] = tuple(fields["logs"])
+        fields["relay"] = tuple(fields["relay"])
         return cls(**fields)
 
 

@@ -42,6 +42,7 @@ _H_ASLEEP = 8
 # Words of a cell, before its threads.
 _C_PID, _C_STATE, _C_CONNECTIONS, _C_ACCEPTED, _C_REFUSED, _C_HANDED_OVER = range(6)
 _C_RSS_BYTES, _C_PSS_BYTES, _C_USS_BYTES = range(6, 9)
+_C_ADOPTED = 9
 
 # Words of a thread.
 _T_START_NS, _T_DEADLINE_NS, _T_SLOW_NS, _T_NATIVE_ID, _T_LINE_BYTES = range(5)
@@ -101,6 +102,9 @@ class Counts(NamedTuple):
     accepted: int = 0
     refused: int = 0
     handed_over: int = 0
+    """Connections that went to another worker."""
+    adopted: int = 0
+    """Connections that came from another worker."""
     sent_bytes: int = 0
 
     def plus(self, other: Counts) -> Counts:
@@ -155,6 +159,11 @@ class ThreadCell:
         words[_T_ELAPSED_NS] += elapsed_ns
         words[_T_SENT_BYTES] += sent_bytes
         return elapsed_ns
+
+    @property
+    def start_ns(self) -> int:
+        """The start of the request that runs now; 0 for none."""
+        return self._words[_T_START_NS]
 
     @property
     def native_id(self) -> int:
@@ -215,6 +224,12 @@ class Cell:
     def add_refused(self) -> None:
         self._words[_C_REFUSED] += 1
 
+    def add_handed_over(self) -> None:
+        self._words[_C_HANDED_OVER] += 1
+
+    def add_adopted(self) -> None:
+        self._words[_C_ADOPTED] += 1
+
     def clear(self) -> None:
         """Make the cell ready for its next worker; only the master does this, after a death."""
         self._memory[:] = bytes(len(self._memory))
@@ -237,6 +252,7 @@ class Cell:
             accepted=self._words[_C_ACCEPTED],
             refused=self._words[_C_REFUSED],
             handed_over=self._words[_C_HANDED_OVER],
+            adopted=self._words[_C_ADOPTED],
         )
         for thread in self.threads:
             total = total.plus(thread.counts())
@@ -293,6 +309,10 @@ class Scoreboard:
         buffers. So who sets it scans the cells once more a little later before it relies on being rung.
         """
         self._header[_H_ASLEEP] = int(value)
+
+    def connections_of_ready(self) -> list[int]:
+        """Return the number of open connections of each worker that is ready."""
+        return [cell.open_connections for cell in self.cells if cell.state == READY]
 
     def running(self) -> Iterator[tuple[int, Running]]:
         """Yield ``(cell index, request)`` for each request that runs now."""

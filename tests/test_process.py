@@ -142,14 +142,15 @@ def test_heritage_survives_an_exec() -> None:
         generation=3,
         lifeline=5,
         doorbell=6,
+        relay=(15, 16),
         channel=7,
         last_words=13,
         listeners=(InheritedListener(8, "127.0.0.1:80"), InheritedListener(9, "unix:/run/x")),
         logs=(10, 11),
     )
     assert Heritage.from_json(heritage.to_json()) == heritage
-    assert heritage.descriptors() == {0, 1, 2, 5, 6, 7, 13, 8, 9, 10, 11}
-    assert heritage.for_worker(12, 14).descriptors() == {0, 1, 2, 5, 6, 12, 14, 8, 9, 10, 11}
+    assert heritage.descriptors() == {0, 1, 2, 5, 6, 15, 16, 7, 13, 8, 9, 10, 11}
+    assert heritage.for_worker(12, 14).descriptors() == {0, 1, 2, 5, 6, 15, 16, 12, 14, 8, 9, 10, 11}
 
 
 def test_fork_of_an_application_with_threads_does_not_warn() -> None:

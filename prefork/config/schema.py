@@ -262,6 +262,11 @@ class Pool:
     request_id: RequestId = key({}, Section(RequestId), "The id of each request.")
     health: Health = key({}, Section(Health), "Paths that prefork answers itself, without the application.")
     reload: Reload = key({}, Section(Reload), "How a reload goes.")
+    share_connections: bool = key(
+        True,
+        Boolean(),
+        "Hand kept-alive connections from a worker that leaves, or is busy, to another.",
+    )
     hooks: Mapping[str, tuple[str, ...]] = key(
         {},
         MapOf(
@@ -284,11 +289,7 @@ class Pool:
         OrWord("off", None, Text("one line of ASCII text", r"[!-~]([ -~]*[!-~])?")),
         "The Server header of responses; off: none.",
     )
-    LATER: ClassVar = (
-        "recycle",
-        "warmup",
-        "share_connections",
-    )
+    LATER: ClassVar = ("recycle", "warmup")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from prefork.contexts import Contexts
 from prefork.heritage import Heritage, InheritedListener
 from prefork.master.listeners import Listener, key_of
 from prefork.master.plan import Plan, batch_size
+from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard
 
 SPARE_CELLS = 64
@@ -27,6 +28,8 @@ class Generation:
     wanted: int
     listeners: tuple[Listener, ...]
     scoreboard: Scoreboard
+    relay: Relay
+    """The same for all generations of a pool."""
     tls: Contexts
 
     @classmethod
@@ -37,6 +40,7 @@ class Generation:
         wanted: int,
         listeners: tuple[Listener, ...],
         doorbell: int,
+        relay: Relay,
         tls: Contexts,
     ) -> Generation:
         """Make its shared memory; no process yet."""
@@ -47,7 +51,7 @@ class Generation:
             threads=config.threads,
             doorbell=doorbell,
         )
-        return cls(number, config, wanted, listeners, scoreboard, tls)
+        return cls(number, config, wanted, listeners, scoreboard, relay, tls)
 
     def plan(self) -> Plan:
         """Return what the slot table should aim at."""
@@ -84,6 +88,7 @@ class Generation:
             generation=self.number,
             lifeline=lifeline,
             doorbell=doorbell,
+            relay=(self.relay.way_in.fileno(), self.relay.way_out.fileno()),
             channel=channel,
             last_words=last_words,
             listeners=tuple(

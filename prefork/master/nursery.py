@@ -23,6 +23,7 @@ from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
 from prefork.master.pool import Means, Pool, Watcher
 from prefork.master.request_watch import RequestWatch
+from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard
 
 MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, Contexts, bool], int]
@@ -78,7 +79,13 @@ class Nursery:
             listeners=addresses,
         )
         made = Generation.create(
-            generation, config, wanted, tuple(listeners), self._requests.doorbell, tls=contexts
+            generation,
+            config,
+            wanted,
+            tuple(listeners),
+            doorbell=self._requests.doorbell,
+            relay=pool.relay if pool is not None else Relay(),
+            tls=contexts,
         )
         self._requests.adopt(made.scoreboard)
         if pool is None:

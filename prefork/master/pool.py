@@ -60,6 +60,7 @@ class Pool:
     def __init__(self, first: Generation, means: Means, watcher: Watcher) -> None:
         self.name = first.config.name
         self.current = first
+        self.relay = first.relay
         self.table = SlotTable(first.plan(), random.random)
         self.totals = Counts()
         """Counters of all workers that are gone."""
@@ -226,6 +227,8 @@ class Pool:
         stack = link.last_words.read()
         link.close()
         write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
+        if worker.reason not in EXPECTED:
+            self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
 
@@ -338,10 +341,12 @@ class Pool:
     # Ends
 
     def _forget_generations(self) -> None:
-        """Give up the shared memory and private keys of generations whose last process is gone."""
+        """Give up the shared memory and private keys of generations whose last process is gone, at last the relay."""
         living = {worker.generation for worker in self.table.workers.values()}
         for number in [n for n, mold in self._molds.items() if mold.is_gone and n not in living]:
             del self._molds[number]
             generation = self.generations.pop(number)
             generation.scoreboard.close()
             generation.tls.forget()
+        if not self.generations:
+            self.relay.close()

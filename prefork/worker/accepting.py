@@ -4,6 +4,8 @@ Each listener is in the epoll with ``EPOLLEXCLUSIVE``, so the kernel wakes one i
 That worker must not let it lie: it takes first, then serves, and takes only one, since its siblings are woken
 for the others. A worker that cannot serve a new connection at once takes its listeners out of the epoll, for
 any of the ``reasons`` at a time, and tries to take once more in case it had just been woken.
+
+The relay, by which siblings hand connections over, is one more source beside the listeners.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from prefork.quiesce import quiesce
+from prefork.worker.deadlines import Deadlines
 from prefork.worker.loop import Loop
+from prefork.worker.relay import HandoverLost, Nudged, Relay
 
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE_S = 0.5
 """How long to stop accepting when the system cannot give one more descriptor."""
+
+REST_S = 0.01
+"""How long to leave the relay to siblings that have fewer connections."""
+
+Source = socket.socket | Relay
 
 
 class Log(Protocol):
@@ -40,9 +49,12 @@ class Acceptor:
         make_room: Callable[[], bool],
         log: Log,
     ) -> None:
-        self.listening: dict[int, socket.socket] = {}
-        """The listeners that are in the epoll now; none while there is a reason not to accept."""
-        self.taken: deque[tuple[socket.socket, Any, socket.socket]] = deque()
+        self.listening: dict[int, Source] = {}
+        """The sources that are in the epoll now; none while there is a reason not to accept."""
+        self.taken: deque[tuple[socket.socket, Any, Source]] = deque()
+        """What was taken: the socket, the client's address or what a sibling says of it, and where it is from."""
+        self.relay: Relay | None = None
+        """To be set before ``open``, if at all."""
         self.reasons: set[str] = set()
         self._listeners = list(listeners)
         self._loop = loop
@@ -50,6 +62,7 @@ class Acceptor:
         self._make_room = make_room
         self._log = log
         self._pause = loop.deadlines(PAUSE_S, self.release)
+        self._rest: Deadlines[None] = loop.deadlines(REST_S, lambda _: self._register())
         self._short_of_descriptors = False
         for listener in listeners:
             listener.setblocking(False)
@@ -61,19 +74,30 @@ class Acceptor:
         """Begin to accept."""
         self._register()
 
-    def take(self, listener: socket.socket) -> bool:
+    def take(self, source: Source) -> bool:
         """Take one connection; return whether there was one."""
         try:
-            request, address = self._get_request(listener)
-            self.taken.append((request, address, listener))
+            if isinstance(source, Relay):
+                # Before what comes from listeners: its request has waited already.
+                self.taken.appendleft((*source.accept(), source))
+            else:
+                self.taken.append((*self._get_request(source), source))
         except (BlockingIOError, ConnectionAbortedError):
             # A sibling was faster, or the client has given up.
             return False
+        except Nudged:
+            for listener in list(self.listening.values()):
+                if listener is not source:
+                    self.take(listener)
+            return True
+        except HandoverLost as lost:
+            self._log.error("handover-lost", str(lost))
+            return True
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
                 self._out_of_descriptors(error)
-            elif error.errno == errno.EINVAL:
-                self._forget(listener)
+            elif error.errno == errno.EINVAL and not isinstance(source, Relay):
+                self._forget(source)
             # Any other is an error of that connection, which is gone; see accept(2).
             return False
         self._short_of_descriptors = False
@@ -93,20 +117,33 @@ class Acceptor:
         """Withdraw a reason; with the last one accepting begins again."""
         if reason in self.reasons:
             self.reasons.discard(reason)
-            if not self.reasons:
-                self._register()
+            self._register()
 
     def take_despite(self, reason: str) -> None:
         """Take one connection of each listener, if nothing but ``reason`` speaks against it."""
         if self.reasons == {reason}:
-            for listener in list(self._listeners):
-                self.take(listener)
+            for source in self._sources():
+                self.take(source)
 
     def take_rest(self) -> None:
         """Take all that the kernel has accepted. The caller has seen to it that no more come."""
         for listener in list(self._listeners):
             while self.take(listener):
                 pass
+
+    def take_handed_over(self) -> None:
+        """Take all that siblings have sent, who may be gone when nobody else takes it."""
+        if self.relay is not None:
+            while self.take(self.relay):
+                pass
+
+    def let_siblings_take(self) -> None:
+        """Leave the relay to others for a moment, and wake one of them."""
+        relay = self.relay
+        if relay is not None and self.listening.pop(relay.fileno(), None) is not None:
+            self._loop.epoll.unregister(relay)
+            self._rest.start(None)
+            relay.nudge()
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of the listeners that are open, and of connections not yet served."""
@@ -120,26 +157,40 @@ class Acceptor:
             elif problem := quiesce(listener, str(listener.getsockname())):
                 self._log.error("quiesce-failed", problem)
 
-    def close(self) -> None:
-        """Leave the listeners to the other workers."""
-        if not self.reasons:
-            self._unregister()
-        for listener in self._listeners:
+    def close(self, *, relay: bool) -> None:
+        """Leave the listeners to the other workers, and the ``relay``, too?"""
+        for listener in list(self._listeners):
+            if self.listening.pop(listener.fileno(), None) is not None:
+                self._loop.epoll.unregister(listener)
+                self.take(listener)
             listener.close()
         self._listeners.clear()
+        if relay and self.relay is not None:
+            if self.listening.pop(self.relay.fileno(), None) is not None:
+                self._loop.epoll.unregister(self.relay)
+                self.take(self.relay)
+            self._rest.stop(None, None)
+            self.relay = None
+
+    def _sources(self) -> list[Source]:
+        return [*([self.relay] if self.relay is not None else ()), *self._listeners]
 
     def _register(self) -> None:
-        for listener in self._listeners:
-            self._loop.epoll.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            self.listening[listener.fileno()] = listener
+        if self.reasons:
+            return
+        for source in self._sources():
+            resting = source is self.relay and None in self._rest.entries
+            if source.fileno() not in self.listening and not resting:
+                self._loop.epoll.register(source, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                self.listening[source.fileno()] = source
 
     def _unregister(self, take: bool = True) -> None:
         listening, self.listening = self.listening, {}
-        for listener in listening.values():
-            self._loop.epoll.unregister(listener)
+        for source in listening.values():
+            self._loop.epoll.unregister(source)
         if take:
-            for listener in listening.values():
-                self.take(listener)
+            for source in listening.values():
+                self.take(source)
 
     def _forget(self, listener: socket.socket) -> None:
         """Close one listener. One that was shut down and is empty would be reported for ever."""
