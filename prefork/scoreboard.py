@@ -160,10 +160,10 @@ class ThreadCell:
         words[_T_SENT_BYTES] += sent_bytes
         return elapsed_ns
 
-    @property
-    def start_ns(self) -> int:
-        """The start of the request that runs now; 0 for none."""
-        return self._words[_T_START_NS]
+    def pulse(self) -> tuple[int, int]:
+        """Return the start of the request that runs now, 0 for none, and how long all before it took: it is
+        another pair whenever a request has begun or ended."""
+        return self._words[_T_START_NS], self._words[_T_ELAPSED_NS]
 
     @property
     def native_id(self) -> int:

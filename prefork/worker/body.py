@@ -26,12 +26,15 @@ class IncomingBody:
         "_storage",
         "_taken_bytes",
         "head",
+        "head_bytes",
         "rest",
     )
 
     def __init__(self, head: Head, limits: HeadLimits, storage: Storage, memory_bytes: int) -> None:
         """``memory_bytes``: how much may be held in memory. Raises ``BadRequest`` if there can be no room."""
         self.head = head
+        self.head_bytes = b""
+        """The head as it was received; empty if the body came with it."""
         self.rest = b""
         """Once complete: the bytes after the body, which are the next request's."""
         self._missing_bytes = head.content_length
@@ -48,6 +51,34 @@ class IncomingBody:
         self._memory_bytes = memory_bytes
         if head.content_length > memory_bytes:
             self._check_room(head.content_length)
+
+    def begin_with(self, spool: SpoolFile) -> None:
+        """Take a file with the first part of the body, from another process."""
+        self._spool = spool
+        self._size = len(spool)
+        self._missing_bytes -= self._size
+
+    def portable(self, most_bytes: int) -> tuple[bytes, SpoolFile | None] | None:
+        """Return the head and, behind it or in a file, what is held of the body; None if it has to stay here.
+
+        Head and body have at most ``most_bytes`` when they are returned together.
+        """
+        if self._chunked is not None or not self.head_bytes:
+            return None
+        if self._spool is None:
+            held = self._buffer.getvalue() if self._buffer is not None else b""
+            if len(self.head_bytes) + len(held) <= most_bytes:
+                return self.head_bytes + held, None
+            spool = self._storage.open_spool()
+            if spool is None:
+                return None
+            if spool.append(held) < len(held):
+                spool.close()
+                return None
+            self._spool = spool
+            self._size = len(held)
+            self._release_memory()
+        return self.head_bytes, self._spool
 
     def feed(self, data: bytes) -> bool:
         """Take what was received; return whether the body is complete. Raises ``BadRequest``."""

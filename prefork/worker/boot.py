@@ -19,7 +19,9 @@ from prefork.log.capture import capture_output
 from prefork.mold import Birth, load
 from prefork.scoreboard import READY
 from prefork.ties import Ties
+from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders
+from prefork.worker.relay import Relay
 from prefork.worker.serving import make_server
 
 
@@ -52,17 +54,32 @@ def main(birth: Birth) -> int:
                 loaded = birth.loaded or load(pool)
                 argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
                 loaded.hooks.run("after_fork", argument, log)
+            relay = Relay(*heritage.relay)
             server = make_server(loaded.app, pool, heritage, log, logs, cell, birth.tls)
         except PreforkError as error:
             return _fail(channel, str(error))
         except Exception:
             return _fail(channel, traceback.format_exc())
-        ties.disown = lambda: (channel.fileno(), heritage.lifeline, heritage.doorbell, *server.disown())
+        ties.disown = lambda: (
+            channel.fileno(),
+            heritage.lifeline,
+            heritage.doorbell,
+            *heritage.relay,
+            *server.disown(),
+        )
         ready = WorkerReady(pool.name, heritage.generation, name, pid, loaded.app)
         loaded.hooks.run("worker_ready", ready, log)
         cell.set_state(READY)
         channel.send("ready")
         orders.attach(server)
+        server.use_relay(relay)
+        if pool.share_connections and isinstance(server, HTTPServer):
+            server.share_connections(
+                relay,
+                birth.scoreboard.connections_of_ready,
+                orders.descriptors(),
+                pool.timeouts.graceful / 2,
+            )
         return _serve(
             server.serve_forever,
             lambda: loaded.hooks.run(

@@ -6,7 +6,7 @@ Its states, and which thread may touch it in which of them, are in ``connection_
 from __future__ import annotations
 
 import select
-from socket import MSG_DONTWAIT, socket
+from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,11 @@ from prefork.http.refusal import BadRequest
 from prefork.http.response import CONTINUE
 from prefork.worker.body import IncomingBody
 from prefork.worker.connection_state import State
+from prefork.worker.deadlines import NEVER
 from prefork.worker.exchange import ClientGone, Environ, FileBody, Request, ThreadCell
+from prefork.worker.handover import RAW_BYTES, Handover, Origin, Stage
 from prefork.worker.outgoing import Outgoing
+from prefork.worker.storage import SpoolFile
 
 if TYPE_CHECKING:
     from prefork.http.head import HeadParser
@@ -28,7 +31,7 @@ RECEIVE_BYTES = 120 * 1024
 _NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, False, b"")
 """Of the request of a parked connection: a real one may be of 32 KiB."""
 
-_, _, _IDLE, _HEAD, _BODY, _NEXT, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
+_, _, _IDLE, _HEAD, _BODY, _NEXT, _WAITING, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
 
 class Connection(Outgoing):
@@ -37,11 +40,12 @@ class Connection(Outgoing):
     __slots__ = (
         "_body",
         "_watched",
-        "address",
+        "_whole",
         "base",
         "cell",
         "fd",
         "keep",
+        "origin",
         "parser",
         "raw",
         "request",
@@ -49,12 +53,15 @@ class Connection(Outgoing):
         "state",
     )
 
+    is_private = False
+    """Does only this process know how to go on with it?"""
+
     def __init__(
-        self, server: HTTPServer, sock: socket, address: Any, base: Environ, parser: HeadParser
+        self, server: HTTPServer, sock: socket, origin: Origin, base: Environ, parser: HeadParser
     ) -> None:
         super().__init__(sock, server.storage, server.response_memory_bytes, server.sending.timeout_s)
         self.server = server
-        self.address = address
+        self.origin = origin
         self.base = base
         self.parser = parser
         """Shared by all connections of clients that are believed as much as this one."""
@@ -64,11 +71,18 @@ class Connection(Outgoing):
         """Received and not yet used: an incomplete head, or what was pipelined. Set by ``_hold``, which counts it."""
         self.request: Request | None = None
         self._body: IncomingBody | None = None
+        self._whole = b""
+        """While WAITING: the request and what follows, from its first byte, if it came at once."""
         self._watched = False
         self.cell: ThreadCell = server.main_cell
         """The scoreboard cell of the thread that owns the connection while it is RUNNING."""
         self.keep = False
         """Is the connection to live on after the response that is under way?"""
+
+    @property
+    def address(self) -> Any:
+        """The client's."""
+        return self.origin.client
 
     def start(self) -> None:
         """Begin with the connection just accepted: often its first request is already here."""
@@ -76,9 +90,13 @@ class Connection(Outgoing):
         if self.state is _IDLE and not self._watched:
             self._park()
 
+    def wait(self) -> None:
+        """Begin as one that was idle: it has its turn after others."""
+        self._park()
+
     def on_readable(self, events: int) -> None:
         """Receive once. Called by the loop, perhaps without cause."""
-        if self.state is _RUNNING:
+        if self.state is _RUNNING or self.state is _WAITING:
             self._unwatch()
             return
         if self.state is _NEXT:
@@ -114,6 +132,8 @@ class Connection(Outgoing):
             self.server.loop.soon.append(self._next)
         else:
             self._park()
+        if self.server.is_leaving:
+            self.server.pass_on(self)
 
     def refuse(self, status: int, reason: str, received: bytes) -> None:
         """Answer without the application, then close. ``received``: the request, from its first byte."""
@@ -137,15 +157,113 @@ class Connection(Outgoing):
         if self._body is not None:
             self._drop_body()
         self.request = None
+        self._whole = b""
         self._hold(b"")
         self.drop_output()
         self.sock.close()
+
+    # Going on in another worker, see ``sharing``.
+
+    def portable(self) -> tuple[Handover, list[int]] | None:
+        """Return what another worker needs to go on, with the descriptors; None if it must stay, for now."""
+        server, state = self.server, self.state
+        stage, raw, due, spooled = Stage.REQUEST, self.raw, None, None
+        fds = [self.fd]
+        if self.is_private:
+            return None
+        if state is _IDLE:
+            due = server.keep_alive.entries.get(self)
+        elif state is _HEAD:
+            due = server.head.entries.get(self)
+        elif state is _WAITING and self._whole:
+            raw = self._whole
+        elif (state is _BODY or state is _WAITING) and self._body is not None:
+            stage, due = Stage.BODY, server.body.entries.get(self)
+            held = self._body.portable(RAW_BYTES)
+            if held is None:
+                return None
+            received, spool = held
+            raw = received + raw
+            if spool is not None:
+                spooled = spool.size
+                fds.append(spool.fileno())
+        elif state is not _NEXT:
+            return None
+        if len(raw) > RAW_BYTES:
+            return None
+        if due == NEVER:
+            due = None
+        return Handover(stage, self.origin, int(self.sock.family), raw, due, spooled), fds
+
+    def pause(self) -> None:
+        """Be told of nothing by the loop: another process may be, soon."""
+        self._unwatch()
+
+    def go_on(self) -> None:
+        """Be told again: the connection has stayed."""
+        if self.state is not _WAITING:
+            self._watch(self.on_readable)
+
+    def resume(self, handover: Handover, spool: SpoolFile | None) -> None:
+        """Go on where another worker has left off, instead of ``start``."""
+        server, due = self.server, handover.due
+        if handover.stage is Stage.BODY:
+            end = self.parser.find_end(handover.raw, 0)
+            try:
+                self._begin_body(self.parser.parse(handover.raw[:end]), handover.raw, end, spool)
+            except BadRequest as refusal:  # the config may have changed
+                self.refuse(refusal.status, refusal.reason, handover.raw)
+        elif handover.raw:
+            self._receive_head(handover.raw)
+        else:
+            self.start()
+        if due is not None:
+            for state, queue in ((_IDLE, server.keep_alive), (_HEAD, server.head), (_BODY, server.body)):
+                if self.state is state and self in queue.entries:
+                    queue.start_at(self, due)
+
+    def attend(self, events: int, shares: bool) -> None:
+        """Do what can be done without the application, which the main thread is in; called by the steward.
+
+        ``shares``: may the connection be handed over?
+        """
+        state = self.state
+        if state is _FLUSHING:
+            self._on_writable(events)
+        elif state is _LINGERING:
+            self.on_readable(events)
+        elif shares and (state is _IDLE or state is _HEAD or state is _BODY):
+            try:
+                gone = not self.sock.recv(1, MSG_DONTWAIT | MSG_PEEK)
+            except BlockingIOError:
+                return
+            except OSError:
+                gone = True
+            if gone:
+                self.close()
+            else:
+                self.server.pass_on(self)
+
+    def announce_end(self) -> None:
+        """Have the response that is under way announce that the connection will close."""
+        if self.state in (_RUNNING, _WAITING) and self.request is not None and not self.raw:
+            self.request.keep_alive = False
+
+    def expect_end(self) -> None:
+        """Wait only a moment for another request, that may be on its way."""
+        self.server.keep_alive.stop(self, None)
+        self.server.quiet.start(self)
 
     # What the deadlines call. Each looks once more: bytes may have come while the loop was in the application.
 
     def expire_idle(self) -> None:
         self.on_readable(0)
         if self.state is _IDLE and self not in self.server.keep_alive.entries:
+            self.close()
+
+    def expire_quiet(self) -> None:
+        self.on_readable(0)
+        if self.state is _IDLE and self not in self.server.quiet.entries:
             self.close()
 
     def expire_head(self) -> None:
@@ -182,6 +300,8 @@ class Connection(Outgoing):
             data = self.raw + data
         if self.state is _IDLE:
             server.keep_alive.stop(self, None)
+            if server.is_leaving:
+                server.quiet.stop(self, None)
         end = len(data)
         # What mostly arrives is one whole head without a body, as the last one was.
         head = parser.known(data) if end <= MEMO_BYTES else None
@@ -198,7 +318,7 @@ class Connection(Outgoing):
             if head.chunked or head.content_length:
                 if known_bytes:
                     self._hold(b"")
-                self._begin_body(head, rest)
+                self._begin_body(head, data, end)
                 return
             if rest or known_bytes:
                 self._hold(rest)
@@ -206,7 +326,7 @@ class Connection(Outgoing):
             server.head.stop(self, None)
             self.refuse(refusal.status, refusal.reason, data)
             return
-        self._run(head, b"")
+        self._run(head, b"", data)
 
     def _await_head(self, raw: bytes) -> None:
         self._hold(raw)
@@ -215,18 +335,23 @@ class Connection(Outgoing):
             self._watch(self.on_readable)
             self.server.head.start(self)
 
-    def _begin_body(self, head: Head, received: bytes) -> None:
+    def _begin_body(self, head: Head, data: bytes, end: int, spool: SpoolFile | None = None) -> None:
+        """``data`` holds the head up to ``end``, and what came after it. ``spool``: what came before that."""
         server = self.server
         body = self._body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes)
+        if spool is not None:
+            body.begin_with(spool)
+        received = data[end:]
         if body.feed(received):
             if body.rest:
                 self._hold(body.rest)
-            self._run(head, body.take())
+            self._run(head, body.take(), b"" if spool else data)
             return
+        body.head_bytes = data[:end]
         self.state = _BODY
         self._watch(self.on_readable)
         self.server.body.start(self)
-        if head.expect_continue and not received:
+        if head.expect_continue and not received and spool is None:
             try:
                 self.write(CONTINUE)
             except ClientGone:
@@ -247,7 +372,7 @@ class Connection(Outgoing):
             self.server.body.start(self)
             return
         self.server.body.stop(self, None)
-        self._run(body.head, body.take())
+        self._run(body.head, body.take(), b"")
 
     def _drop_body(self) -> None:
         """Free the body: the application has had it, or never will."""
@@ -276,10 +401,11 @@ class Connection(Outgoing):
 
     # Handing over to the application, and what comes after it.
 
-    def _run(self, head: Head, body: bytes | FileBody) -> None:
+    def _run(self, head: Head, body: bytes | FileBody, received: bytes) -> None:
+        """Have the application answer. ``received``: all there is from the first byte on; empty if it came in parts."""
         server = self.server
         # Before a connection is closed, what the client has pipelined is answered.
-        keep = server.keeps_connections or bool(self.raw)
+        keep = (server.keeps_private if self.is_private else server.keeps_connections) or bool(self.raw)
         if server.health is not None and server.health.asks(head):
             self._tell_health(head, keep and head.keep_alive)
             return
@@ -290,12 +416,28 @@ class Connection(Outgoing):
             request.head = head
             request.body = body
             request.keep_alive = keep
-        self.state = _RUNNING
-        if server.threads is None:
+        threads = server.threads
+        if threads is None:
+            self.state = _RUNNING
             server.work(self, server.main_cell)
             self.finish()
         else:
-            server.threads.submit(self)
+            if threads.has_free:
+                self.state = _RUNNING
+            else:
+                self.state = _WAITING
+                if len(received) <= RAW_BYTES:
+                    self._whole = received
+                server.thread_awaited()
+            threads.submit(self)
+
+    def begin(self) -> bool:
+        """Run the request that has waited for a thread; return False if the connection is no longer here."""
+        if self.state is not _WAITING:
+            return False
+        self.state = _RUNNING
+        self._whole = b""
+        return True
 
     def _tell_health(self, head: Head, keep: bool) -> None:
         """Answer a health check, without the application."""
@@ -315,6 +457,8 @@ class Connection(Outgoing):
         if not self._watched:
             self._watch(self.on_readable)
         self.server.keep_alive.start(self)
+        if self.is_private and self.server.is_leaving:
+            self.expect_end()
 
     def _on_writable(self, events: int) -> None:
         if self.state is not _FLUSHING:

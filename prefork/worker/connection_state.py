@@ -11,6 +11,7 @@ IDLE          loop        the first byte of a request                          `
 HEAD          loop        the rest of a head; holds its raw bytes, no parser   ``head``
 BODY          loop        the rest of a body; each byte is progress            ``body``
 NEXT          loop        its turn: the next request was pipelined             none
+WAITING       loop        a free thread: the request is complete               none
 RUNNING       the thread  the application                                      the request's own
               it runs in
 FLUSHING      loop        a slow reader; each byte taken is progress           ``send``
@@ -27,8 +28,10 @@ touching it (or it would be told again and again), and ``finish`` puts it back. 
 A state changes before the call that makes it true returns to the loop, and every handler checks the state. So
 an event that is older than the state, or belongs to an earlier socket of the same number, does no harm.
 
-In states IDLE and HEAD all there is to the client is ``raw`` and the socket: it could be served by another
-worker.
+"The loop" is whoever has the baton: the main thread, or the steward while that one is inside the application.
+
+In INTRODUCTION, IDLE, HEAD, NEXT and WAITING, and in BODY if its length is known, all there is to a plain
+connection is what was received and the socket: it can go on in another worker, see ``sharing``.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class State(Enum):
     HEAD = auto()
     BODY = auto()
     NEXT = auto()
+    WAITING = auto()
     RUNNING = auto()
     FLUSHING = auto()
     LINGERING = auto()

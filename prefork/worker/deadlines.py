@@ -65,7 +65,7 @@ class Deadlines(Generic[T]):
     def run(self, now: float) -> None:
         """Expire what is due at ``now``."""
         entries = self.entries
-        while (due := self.nearest_early()) <= now:
+        while self.nearest_early() <= now and self.early:
             _, _, thing = heapq.heappop(self.early)
             del entries[thing]
             self.expire(thing)

@@ -23,6 +23,8 @@ class Entrance(NamedTuple):
     """Does a proxy say first whose connection it is?"""
     make: Callable[..., Connection]
     """``Connection``, or what is made like one."""
+    is_private: bool = False
+    """Can its connections not go on in another worker?"""
 
 
 def entrances(
@@ -42,5 +44,5 @@ def entrances(
             )
 
             scheme, make = "https", partial(TlsConnection, context=tls[fd])
-        found[listener] = Entrance(local, scheme, fd in introduced, make)
+        found[listener] = Entrance(local, scheme, fd in introduced, make, fd in tls)
     return found

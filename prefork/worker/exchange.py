@@ -80,3 +80,6 @@ class ThreadCell(Protocol):
 
     def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
         """Count the request; return the elapsed ns."""
+
+    def pulse(self) -> tuple[int, int]:
+        """Return what is another value whenever a request has begun or ended; first the start of one that runs."""

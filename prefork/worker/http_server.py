@@ -19,14 +19,19 @@ from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
+from prefork.worker.deadlines import Deadlines
 from prefork.worker.entrance import Entrance, entrances
 from prefork.worker.exchange import ClientGone, Request, ThreadCell
 from prefork.worker.gateway import Gateway
+from prefork.worker.handover import Handover, Origin, Stage
 from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
 from prefork.worker.peers import Peers, peer_name
+from prefork.worker.relay import Relay
 from prefork.worker.server import Cell, Log, Server, shown_address
-from prefork.worker.storage import Storage
+from prefork.worker.sharing import FULL_S, Sharing
+from prefork.worker.steward import TICK_S, Steward
+from prefork.worker.storage import SpoolFile, Storage
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -37,6 +42,9 @@ LINGER_S = 2.0
 
 QUIET_S = 1.0
 """While draining, a connection that is idle for so long is closed; a request may have been on its way."""
+
+MOST_EVENTS = 256
+"""What the steward looks at in a tick: the main thread may have to wait for it."""
 
 
 class Timeouts(Protocol):
@@ -122,18 +130,44 @@ class HTTPServer(Server):
         self._before_wait = before_wait
         make = self.loop.deadlines
         self.keeps_connections = timeouts.keep_alive > 0
-        """May a client send another request on its connection? Not while draining."""
+        """May a client send another request on its connection?"""
+        self.keeps_private = self.keeps_connections
+        """The same for connections that cannot be handed over."""
+        self.is_leaving = False
+        """Do others go on with the connections, as soon as they can be handed over?"""
+        self._sharing: Sharing | None = None
+        self._steward: Steward | None = None
+        self._orders: set[int] = set()
+        self._has_others_first = False
         # A connection that is not to be kept, too, has some time for the first byte of its one request.
         self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
         self.head = make(timeouts.head, methodcaller("expire_head"))
         self.body = make(timeouts.body, Connection.expire_body)
         self.sending = make(timeouts.send, Connection.expire_sending)
         self.linger = make(LINGER_S, methodcaller("close"))
+        self.quiet = make(QUIET_S, Connection.expire_quiet)
         self._quiet = False
         self._connections: dict[int, Connection | Introduction] = {}
         if introduced:
             self.introductions = make(timeouts.head, Introduction.expire)
         self._entrances = entrances(listeners, introduced, tls)
+
+    def share_connections(
+        self, relay: Relay, ready: Callable[[], list[int]], orders: Collection[int], give_up_s: float
+    ) -> None:
+        """Hand connections over by ``relay`` when this worker is busy, or leaves. To be called before
+        ``serve_forever``.
+
+        ``ready``: see ``Sharing``. ``orders``: descriptors whose handlers must not wait for the application.
+        After ``give_up_s`` a worker that leaves closes what it could not hand over.
+        """
+        self._sharing = Sharing(relay, ready, self.cell.add_handed_over)
+        if self.threads is None:
+            self._steward = Steward(self.main_cell, self._attend)
+            self._orders.update(orders)
+        self._retry: Deadlines[None] = self.loop.deadlines(FULL_S, lambda _: self._pass_on_rest())
+        self._give_up: Deadlines[None] = self.loop.deadlines(give_up_s, lambda _: self._close_rest())
+        self._patience: Deadlines[None] = self.loop.deadlines(TICK_S, lambda _: self._pass_on_waiting())
 
     def service_actions(self) -> None:
         if self._before_wait is not None:
@@ -152,40 +186,58 @@ class HTTPServer(Server):
         if entrance.introduced:
             self._start(Introduction(self, request, client_address, entrance))
         else:
-            self._open(request, entrance, entrance.local, client_address, peer_name(client_address))
+            origin = Origin(entrance.local, client_address, peer_name(client_address))
+            self._start(self._connection(request, origin, entrance))
 
     def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
         """Serve a connection whose proxy has told whose it is."""
-        entrance, client = introduction.entrance, introduction.address
+        entrance = introduction.entrance
         # The bytes are those of somebody behind the proxy, who is not to be trusted like the proxy. Not even after
         # LOCAL, which HAProxy sends for clients on unix sockets, too.
-        local, peer = entrance.local, ""
+        origin = Origin(entrance.local, introduction.address, "")
         if header.endpoints is not None:
             peer, port, destination, destination_port = header.endpoints
-            local, client = (destination, str(destination_port)), (peer, port)
-        self._open(introduction.sock, entrance, local, client, peer)
+            origin = Origin((destination, str(destination_port)), (peer, port), peer)
+        self._start(self._connection(introduction.sock, origin, entrance))
 
-    def _open(
-        self, sock: socket.socket, entrance: Entrance, local: tuple[str, str], client: Any, peer: str
-    ) -> None:
-        """Begin with a connection; ``peer`` is whom its requests are trusted as, see ``peer_name``."""
+    def _connection(self, sock: socket.socket, origin: Origin, entrance: Entrance) -> Connection:
+        client = origin.client
         host, port = client[:2] if isinstance(client, tuple) else ("", "")
-        base = self.gateway.connection_environ(*local, host, str(port), entrance.scheme)
-        parser = self.peers.parser(peer, entrance.scheme)
-        self._start(entrance.make(self, sock, client, base, parser))
+        base = self.gateway.connection_environ(*origin.local, host, str(port), entrance.scheme)
+        parser = self.peers.parser(origin.peer, entrance.scheme)
+        return entrance.make(self, sock, origin, base, parser)
 
     def _start(self, connection: Connection | Introduction) -> None:
         self._connections[connection.fd] = connection
         try:
-            connection.start()
+            if self._has_others_first:
+                connection.wait()
+            else:
+                connection.start()
         except Exception:
             self.handler_failed(connection.fd)
+
+    def _admit_taken(self) -> None:
+        taken = self._acceptor.taken
+        if len(taken) > 1 and self.threads is None:
+            # The first may keep us in the application: the others had better be where the steward sees them.
+            first = taken.popleft()
+            self._has_others_first = True
+            super()._admit_taken()
+            self._has_others_first = False
+            taken.append(first)
+        super()._admit_taken()
 
     def work(self, item: Connection, cell: ThreadCell) -> None:
         request = item.request
         assert request is not None
         item.cell = cell
         item.keep = False
+        steward = self._steward
+        if steward is not None:
+            steward.baton.release()
+            if steward.asleep:
+                steward.wake()
         try:
             self.process_request(request, item)
         except ClientGone:
@@ -196,6 +248,11 @@ class HTTPServer(Server):
             item.abort()
         if self.is_fork:
             os._exit(ExitStatus.INTERNAL)
+        if steward is not None:
+            steward.baton.acquire()
+
+    def begin(self, item: Connection) -> bool:
+        return item.begin()
 
     def done(self, item: Connection) -> None:
         item.finish()
@@ -206,21 +263,125 @@ class HTTPServer(Server):
 
     def drain(self, final: bool = False) -> None:
         super().drain(final)
-        self._keep_no_more()
-        if not final and not self._quiet:
+        if self._sharing is None or self.closing:
+            self._keep_no_more()
+            if not final:
+                self._be_quiet()
+        elif not final:
+            self._leave_to_siblings()
+
+    def serve_forever(self) -> None:
+        if self._steward is not None:
+            self._steward.baton.acquire()
+        super().serve_forever()
+
+    def _keep_no_more(self, *, private_only: bool = False) -> None:
+        """Announce in every response from now on that its connection will close."""
+        self.keeps_private = False
+        self.keeps_connections = self.keeps_connections and private_only
+        for connection in self._connections.values():
+            if isinstance(connection, Connection) and (connection.is_private or not private_only):
+                connection.announce_end()
+
+    def _be_quiet(self) -> None:
+        """Close every connection that has been idle for a moment."""
+        if not self._quiet:
             self._quiet = True
             self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
 
-    def _keep_no_more(self) -> None:
-        """Announce in every response from now on that its connection will close."""
-        self.keeps_connections = False
-        for connection in self._connections.values():
-            if isinstance(connection, Connection) and connection.state is State.RUNNING:
-                request = connection.request
-                if request is not None and not connection.raw:
-                    request.keep_alive = False
+    # Sharing connections with the other workers of the pool.
+
+    def pass_on(self, connection: Connection | Introduction) -> bool:
+        """Hand a connection over, if that can be; return whether it is gone."""
+        return self._sharing is not None and self._sharing.pass_on(connection)
+
+    def adopt(self, request: socket.socket, handed_over: tuple[Handover, int | None]) -> None:
+        handover, spool_fd = handed_over
+        entrance = Entrance(handover.origin.local, "http", handover.stage is Stage.INTRODUCTION, Connection)
+        connection: Connection | Introduction
+        if handover.stage is Stage.INTRODUCTION:
+            connection = Introduction(self, request, handover.origin.client, entrance, handover.raw)
+        else:
+            connection = self._connection(request, handover.origin, entrance)
+        self._connections[connection.fd] = connection
+        spool = None
+        if spool_fd is not None:
+            spool = SpoolFile(self.storage, spool_fd, handover.spooled_bytes or 0)
+        try:
+            connection.resume(handover, spool)
+        except Exception:
+            self.handler_failed(connection.fd)
+        sharing = self._sharing
+        if (
+            sharing is not None
+            and handover.is_idle
+            and sharing.has_more_than_its_share(self.open_connections)
+        ):
+            self._acceptor.let_siblings_take()
+
+    def take_last(self) -> bool:
+        if self.closing:
+            self._acceptor.take_handed_over()
+        return bool(self._acceptor.taken)
+
+    def thread_awaited(self) -> None:
+        """A complete request has found no free thread: soon another worker may have it."""
+        if self._sharing is not None and not self._patience.entries:
+            self._patience.start(None)
+
+    def _pass_on_waiting(self) -> None:
+        """Hand over the requests that still wait for a thread."""
+        sharing, threads = self._sharing, self.threads
+        if sharing is None or threads is None or not threads.waiting or not sharing.has_siblings():
+            return
+        sharing.pass_on_all(list(threads.waiting))
+        still = [connection for connection in threads.waiting if connection.state is State.WAITING]
+        threads.waiting.clear()
+        threads.waiting.extend(still)
+        if still:
+            self._patience.start(None)
+
+    def _attend(self) -> None:
+        """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
+        sharing = self._sharing
+        assert sharing is not None
+        shares = sharing.has_siblings() or self.is_leaving
+        for fd, mask in self.loop.epoll.poll(0, MOST_EVENTS):
+            connection = self._connections.get(fd)
+            try:
+                if connection is not None:
+                    connection.attend(mask, shares and not sharing.is_blocked)
+                elif fd in self._orders:
+                    self.loop.handlers[fd](mask)
+            except Exception:
+                self.handler_failed(fd)
+        if shares and self.loop.soon:
+            sharing.pass_on_all([c for c in self._connections.values() if c.state is State.NEXT])
+        sharing.is_blocked = False
+
+    def _leave_to_siblings(self) -> None:
+        """Hand everything over, what runs when it is done."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._keep_no_more(private_only=True)
+            self._give_up.start(None)
+            for connection in [c for c in self.keep_alive.entries if c.is_private]:
+                connection.expect_end()
+            self._pass_on_rest()
+
+    def _pass_on_rest(self) -> None:
+        sharing = self._sharing
+        assert sharing is not None
+        sharing.pass_on_all(list(self._connections.values()))
+        if sharing.is_blocked:
+            self._retry.start(None)
+
+    def _close_rest(self) -> None:
+        """The siblings have not taken everything in time: end as if there were none."""
+        self._keep_no_more()
+        self._be_quiet()
 
     def disown(self) -> list[int]:
         self.storage.after_fork()
@@ -277,7 +438,14 @@ class HTTPServer(Server):
     def forget(self, connection: Connection | Introduction) -> None:
         """Drop all that is known of a connection that is about to be closed."""
         if isinstance(connection, Connection):
-            for queue in (self.keep_alive, self.head, self.body, self.sending, self.linger):
+            for queue in (
+                self.keep_alive,
+                self.head,
+                self.body,
+                self.sending,
+                self.linger,
+                self.quiet,
+            ):
                 queue.stop(connection, None)
         del self._connections[connection.fd]
         self.note_closed()

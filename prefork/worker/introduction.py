@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefork.http.proxy_protocol import MAX_BINARY_BYTES, bytes_of_header, parse_proxy_header
 from prefork.worker.connection_state import State
+from prefork.worker.handover import Handover, Origin, Stage
 from prefork.worker.peers import peer_name
 
 if TYPE_CHECKING:
     from prefork.worker.entrance import Entrance
     from prefork.worker.http_server import HTTPServer
+    from prefork.worker.storage import SpoolFile
 
 SILENT = "the PROXY header did not arrive in time"
 
@@ -24,23 +26,58 @@ class Introduction:
 
     __slots__ = ("_raw", "address", "entrance", "fd", "server", "sock", "state")
 
-    def __init__(self, server: HTTPServer, sock: socket, address: Any, entrance: Entrance) -> None:
+    def __init__(
+        self, server: HTTPServer, sock: socket, address: Any, entrance: Entrance, raw: bytes = b""
+    ) -> None:
         self.server = server
         self.sock = sock
         self.address = address
         self.entrance = entrance
         self.fd = sock.fileno()
         self.state = State.INTRODUCTION
-        self._raw = b""
+        self._raw = raw
 
     def start(self) -> None:
         """Begin with a connection just accepted: mostly the header is already here."""
         if peer_name(self.address) not in self.server.peers.trust:
             self._refuse("it is not in proxy.trust")
             return
-        self.server.loop.watch(self.fd, self._on_readable)
-        self.server.introductions.start(self)
+        self.wait()
         self._on_readable(0)
+
+    def wait(self) -> None:
+        """Begin without a look at what may have come."""
+        self.go_on()
+        self.server.introductions.start(self)
+
+    # Going on in another worker, see ``sharing``.
+
+    def portable(self) -> tuple[Handover, list[int]] | None:
+        """Return what another worker needs to go on, with the descriptor; None if it must stay."""
+        if self.state is not State.INTRODUCTION or self.entrance.is_private:
+            return None
+        due = self.server.introductions.entries.get(self)
+        origin = Origin(self.entrance.local, self.address, "")
+        return Handover(Stage.INTRODUCTION, origin, int(self.sock.family), self._raw, due), [self.fd]
+
+    def pause(self) -> None:
+        """Be told of nothing by the loop: another process may be, soon."""
+        self.server.loop.unwatch(self.fd)
+
+    def go_on(self) -> None:
+        """Be told by the loop."""
+        self.server.loop.watch(self.fd, self._on_readable)
+
+    def resume(self, handover: Handover, spool: SpoolFile | None) -> None:
+        """Go on where another worker has left off, instead of ``start``."""
+        self.start()
+        if self.state is State.INTRODUCTION and handover.due is not None:
+            self.server.introductions.start_at(self, handover.due)
+
+    def attend(self, events: int, shares: bool) -> None:
+        """Called by the steward while the main thread is in the application: have another worker read it."""
+        if shares:
+            self.server.pass_on(self)
 
     def expire(self) -> None:
         """Give up, after one more look."""

@@ -43,6 +43,10 @@ class Orders:
         server.watch(self._lifeline, self._master_gone)
         server.watch(self._term, self._terminated)
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what the server watches for us: orders that concern it while it is in the application, too."""
+        return self._channel.fileno(), self._lifeline, self._term
+
     def _read(self) -> None:
         try:
             while (message := self._channel.receive()) is not None:

@@ -28,10 +28,11 @@ from typing import Any, Protocol
 
 from prefork.errors import ExitStatus
 from prefork.quiesce import HANDSHAKES_S
-from prefork.worker.accepting import Acceptor
+from prefork.worker.accepting import Acceptor, Source
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ThreadCell
 from prefork.worker.loop import Loop
+from prefork.worker.relay import Relay
 from prefork.worker.threads import ApplicationThreads, BindableCell
 
 MASTER_GONE_S = 2.0
@@ -59,6 +60,10 @@ class Cell(Protocol):
     def add_accepted(self) -> None: ...
 
     def add_refused(self) -> None: ...
+
+    def add_handed_over(self) -> None: ...
+
+    def add_adopted(self) -> None: ...
 
 
 class Server:
@@ -92,7 +97,7 @@ class Server:
         self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
-                cell.threads[:threads], self.loop, self._acceptor, self.work, self.done
+                cell.threads[:threads], self.loop, self._acceptor, self.work, self.done, self.begin
             )
         self._ending = False
         self._stopped = False
@@ -109,7 +114,9 @@ class Server:
         loop, acceptor = self.loop, self._acceptor
         acceptor.open()
         try:
-            while not self._stopped and not (self._ending and not self.open_connections):
+            while not self._stopped:
+                if self._ending and not self.open_connections and not self.take_last():
+                    break
                 self.service_actions()
                 self._serve(loop.wait())
         finally:
@@ -152,12 +159,16 @@ class Server:
 
     def server_close(self) -> None:
         """Close what the loop holds. Called at the end of ``serve_forever``."""
-        self._acceptor.close()
+        self._acceptor.close(relay=False)
         for request, *_ in self._acceptor.taken:
             request.close()
         self.loop.close()
 
     # For the worker around the server; all in the loop's thread.
+
+    def use_relay(self, relay: Relay) -> None:
+        """Be woken by nudges. To be called before ``serve_forever``."""
+        self._acceptor.relay = relay
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` from the loop whenever ``fd`` is readable or hung up, until ``unwatch(fd)``."""
@@ -178,7 +189,8 @@ class Server:
         """
         self.draining = True
         if not final:
-            self._acceptor.close()
+            # When all stop, what siblings still send has to be taken by somebody.
+            self._acceptor.close(relay=not self.closing)
             self._ending = True
 
     def close_listeners(self) -> None:
@@ -235,10 +247,22 @@ class Server:
         if self.is_fork:
             os._exit(ExitStatus.INTERNAL)
 
+    def begin(self, item: Any) -> bool:
+        """Begin with an item that waited for a thread; return False if that is no longer needed."""
+        return True
+
     def done(self, item: Any) -> None:
         """Take back an item after ``work``, in the loop's thread."""
         self.shutdown_request(item[0])
         self.note_closed()
+
+    def take_last(self) -> bool:
+        """Before the end, take what nobody else will; return whether there was anything."""
+        return False
+
+    def adopt(self, request: socket.socket, handed_over: Any) -> None:
+        """Go on with a connection that a sibling has handed over. A plain service has none."""
+        raise NotImplementedError
 
     def make_room(self) -> bool:
         """Close a connection that nobody will miss; return whether there was one."""
@@ -290,23 +314,29 @@ class Server:
     def _admit_taken(self) -> None:
         taken = self._acceptor.taken
         while taken:
-            request, client_address, listener = taken.popleft()
-            self.open_connections += 1
-            self.cell.connections(self.open_connections)
-            self.cell.add_accepted()
-            try:
-                if self.verify_request(request, client_address):
-                    if self.open_connections > self.max_connections:
-                        self.make_room()
-                    self.admit(request, client_address, listener)
-                else:
-                    self.cell.add_refused()
-                    self.shutdown_request(request)
-                    self.note_closed()
-            except Exception:
-                self.handle_error(request, client_address)
+            self._admit(*taken.popleft())
+
+    def _admit(self, request: socket.socket, client_address: Any, source: Source) -> None:
+        self.open_connections += 1
+        self.cell.connections(self.open_connections)
+        if self.open_connections > self.max_connections:
+            self.make_room()
+        if isinstance(source, Relay):
+            self.cell.add_adopted()
+            self.adopt(request, client_address)
+            return
+        self.cell.add_accepted()
+        try:
+            if self.verify_request(request, client_address):
+                self.admit(request, client_address, source)
+            else:
+                self.cell.add_refused()
                 self.shutdown_request(request)
                 self.note_closed()
+        except Exception:
+            self.handle_error(request, client_address)
+            self.shutdown_request(request)
+            self.note_closed()
 
 
 def shown_address(client_address: Any) -> str:

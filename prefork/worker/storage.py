@@ -75,6 +75,11 @@ class Storage:
             self.spool_bytes += count
         return count
 
+    def force_spool(self, count: int) -> None:
+        """Count what another process has written, in spite of the limit."""
+        with self._lock:
+            self.spool_bytes += count
+
     def free_spool(self, count: int) -> None:
         with self._lock:
             self.spool_bytes -= count
@@ -112,11 +117,13 @@ class SpoolFile:
 
     __slots__ = ("_file", "_reader", "_storage", "size")
 
-    def __init__(self, storage: Storage, fd: int) -> None:
+    def __init__(self, storage: Storage, fd: int, size: int = 0) -> None:
+        """``size``: what another process has written."""
+        storage.force_spool(size)
         self._storage = storage
         self._file = FileIO(fd, "rb+")
         self._reader: BufferedReader | None = None
-        self.size = 0
+        self.size = size
 
     def fileno(self) -> int:
         return self._file.fileno()

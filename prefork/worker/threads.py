@@ -8,6 +8,7 @@ a worker that is never busy has none.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -37,37 +38,50 @@ class ApplicationThreads(Generic[T]):
         acceptor: Acceptor,
         work: Callable[[T, ThreadCell], None],
         done: Callable[[T], None],
+        begin: Callable[[T], bool],
     ) -> None:
+        """``begin`` is asked before an item that had to wait is worked on: it may have gone elsewhere."""
         self._idle_cells = list(reversed(cells))
         self._count = len(cells)
         self._loop = loop
         self._acceptor = acceptor
         self._work = work
         self._done = done
+        self._begin = begin
         self._queue: SimpleQueue[T] = SimpleQueue()
-        self._submitted = 0
-        """Submitted and not yet done; only the main thread counts."""
+        self.waiting: deque[T] = deque()
+        """Submitted while all threads were busy, oldest first."""
+        self._running = 0
+        """Only the main thread counts."""
         self._before_turn = 0
         """While all threads are busy: so many items are done before new connections have their turn."""
 
+    @property
+    def has_free(self) -> bool:
+        """Would an item be worked on at once?"""
+        return self._running < self._count
+
+    @property
+    def busy(self) -> bool:
+        """Is anything being worked on, or waiting to be?"""
+        return self._running > 0
+
     def submit(self, item: T) -> None:
         """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise."""
-        self._submitted += 1
-        if self._submitted == self._count:
-            self._before_turn = self._submitted
+        if self._running == self._count:
+            self.waiting.append(item)
+            return
+        self._running += 1
+        if self._running == self._count:
+            self._before_turn = self._running
             # A connection taken now would wait for a thread; a sibling may be idle.
             self._acceptor.hold("threads", take=False)
-        if self._idle_cells and self._submitted > self._count - len(self._idle_cells):
+        if self._idle_cells and self._running > self._count - len(self._idle_cells):
             cell = self._idle_cells.pop()
             threading.Thread(
                 target=self._serve, args=(cell,), name="prefork-application", daemon=True
             ).start()
         self._queue.put(item)
-
-    @property
-    def busy(self) -> bool:
-        """Is anything being worked on, or waiting to be?"""
-        return self._submitted > 0
 
     def _serve(self, cell: BindableCell) -> None:
         cell.bind()
@@ -78,14 +92,18 @@ class ApplicationThreads(Generic[T]):
             post(partial(self._finish, item))
 
     def _finish(self, item: T) -> None:
-        self._submitted -= 1
-        if self._submitted < self._count:
+        self._running -= 1
+        self._done(item)
+        while self.waiting and self._running < self._count:
+            following = self.waiting.popleft()
+            if self._begin(following):
+                self.submit(following)
+        if self._running < self._count:
             self._acceptor.release("threads")
         else:
             # The requests of our own connections may keep all threads busy for ever. If a sibling were idle it
             # would have taken what waits, so now and then one new connection is to queue up with them.
             self._before_turn -= 1
             if self._before_turn <= 0:
-                self._before_turn = self._submitted
+                self._before_turn = self._running
                 self._acceptor.take_despite("threads")
-        self._done(item)

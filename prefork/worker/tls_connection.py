@@ -11,11 +11,12 @@ import select
 from collections.abc import Sequence
 from socket import MSG_DONTWAIT, socket
 from ssl import SSLContext, SSLError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, Environ
+from prefork.worker.handover import Origin
 from prefork.worker.pending import Pending
 from prefork.worker.tls_environ import tls_environ
 from prefork.worker.tls_stream import TlsStream
@@ -35,17 +36,19 @@ class TlsConnection(Connection):
 
     __slots__ = ("_context", "_owed", "_stream", "_took", "_unsent")
 
+    is_private = True
+
     def __init__(
         self,
         server: HTTPServer,
         sock: socket,
-        address: Any,
+        origin: Origin,
         base: Environ,
         parser: HeadParser,
         *,
         context: SSLContext,
     ) -> None:
-        super().__init__(server, sock, address, base, parser)
+        super().__init__(server, sock, origin, base, parser)
         self.state = State.HANDSHAKE
         self._context = context
         self._stream: TlsStream | None = None
@@ -62,6 +65,9 @@ class TlsConnection(Connection):
         self.on_readable(0)
         if self.state is State.HANDSHAKE and not self._watched:
             self._watch(self.on_readable)
+
+    def wait(self) -> None:
+        self.start()  # a handshake does not run the application
 
     def write(self, data: bytes | Sequence[bytes]) -> None:
         if self._stream is None:  # plain HTTP gets a plain answer
