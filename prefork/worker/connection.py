@@ -6,27 +6,15 @@ Its states, and which thread may touch it in which of them, are in ``connection_
 from __future__ import annotations
 
 import select
-from socket import MSG_DONTWAIT, MSG_PEEK, socket
+from socket import MSG_DONTWAIT, MSG_PEEK
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prefork.http.head import MEMO_BYTES, Head
-from prefork.http.refusal import BadRequest
-from prefork.http.response import CONTINUE
-from prefork.worker.body import IncomingBody
+from prefork.http.head import Head
 from prefork.worker.connection_state import State
-from prefork.worker.deadlines import NEVER
-from prefork.worker.exchange import ClientGone, Environ, FileBody, Request, ThreadCell
-from prefork.worker.handover import RAW_BYTES, Handover, Origin, Stage
-from prefork.worker.outgoing import Outgoing
-from prefork.worker.storage import SpoolFile
-
-if TYPE_CHECKING:
-    from prefork.http.head import HeadParser
-    from prefork.worker.http_server import HTTPServer
-
-RECEIVE_BYTES = 120 * 1024
-"""One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
+from prefork.worker.exchange import ClientGone, FileBody, Request
+from prefork.worker.handover import RAW_BYTES
+from prefork.worker.incoming import Incoming
 
 _NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, False, b"")
 """Of the request of a parked connection: a real one may be of 32 KiB."""
@@ -34,50 +22,10 @@ _NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, Fa
 _, _, _IDLE, _HEAD, _BODY, _NEXT, _WAITING, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
 
-class Connection(Outgoing):
+class Connection(Incoming):
     """A client's connection to the web server."""
 
-    __slots__ = (
-        "_body",
-        "_watched",
-        "_whole",
-        "base",
-        "cell",
-        "fd",
-        "keep",
-        "origin",
-        "parser",
-        "raw",
-        "request",
-        "server",
-        "state",
-    )
-
-    is_private = False
-    """Does only this process know how to go on with it?"""
-
-    def __init__(
-        self, server: HTTPServer, sock: socket, origin: Origin, base: Environ, parser: HeadParser
-    ) -> None:
-        super().__init__(sock, server.storage, server.response_memory_bytes, server.sending.timeout_s)
-        self.server = server
-        self.origin = origin
-        self.base = base
-        self.parser = parser
-        """Shared by all connections of clients that are believed as much as this one."""
-        self.fd = sock.fileno()
-        self.state = _IDLE
-        self.raw = b""
-        """Received and not yet used: an incomplete head, or what was pipelined. Set by ``_hold``, which counts it."""
-        self.request: Request | None = None
-        self._body: IncomingBody | None = None
-        self._whole = b""
-        """While WAITING: the request and what follows, from its first byte, if it came at once."""
-        self._watched = False
-        self.cell: ThreadCell = server.main_cell
-        """The scoreboard cell of the thread that owns the connection while it is RUNNING."""
-        self.keep = False
-        """Is the connection to live on after the response that is under way?"""
+    __slots__ = ()
 
     @property
     def address(self) -> Any:
@@ -87,43 +35,22 @@ class Connection(Outgoing):
     def start(self) -> None:
         """Begin with the connection just accepted: often its first request is already here."""
         self.on_readable(0)
-        if self.state is _IDLE and not self._watched:
+        if self.state is _IDLE and not self.watched:
             self._park()
 
     def wait(self) -> None:
         """Begin as one that was idle: it has its turn after others."""
         self._park()
 
-    def on_readable(self, events: int) -> None:
-        """Receive once. Called by the loop, perhaps without cause."""
-        if self.state is _RUNNING or self.state is _WAITING:
-            self._unwatch()
-            return
-        if self.state is _NEXT:
-            return
-        try:
-            data = self.sock.recv(RECEIVE_BYTES, MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if not data:
-            # Nothing complete is waiting, since a complete request is never left unanswered. A half-received
-            # one can never be completed. (With TLS, with or without a close_notify: HTTP knows what is complete.)
-            self.close()
-        else:
-            self._received(data)
-
     def finish(self) -> None:
         """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
-        if self._body is not None:
-            self._drop_body()
+        if self.body is not None:
+            self.drop_body()
         if self.gone:
             self.close()
         elif self.output is not None:
             self.state = _FLUSHING
-            self._watch(self._on_writable, select.EPOLLOUT)
+            self.watch(self._on_writable, select.EPOLLOUT)
             self.server.sending.start(self)
         elif not self.keep:
             self._end()
@@ -138,7 +65,7 @@ class Connection(Outgoing):
     def refuse(self, status: int, reason: str, received: bytes) -> None:
         """Answer without the application, then close. ``received``: the request, from its first byte."""
         server = self.server
-        self._hold(b"")
+        self.hold(b"")
         server.note_refusal(self, status, reason)
         try:
             self.write(server.gateway.refuse(status, reason, received, self.base))
@@ -151,76 +78,34 @@ class Connection(Outgoing):
         """Close at once; with unsent output or unread input the client may see a reset."""
         if self.state is _CLOSED:
             return
-        self._unwatch()
+        self.unwatch()
         self.server.forget(self)
         self.state = _CLOSED
-        if self._body is not None:
-            self._drop_body()
+        if self.body is not None:
+            self.drop_body()
         self.request = None
-        self._whole = b""
-        self._hold(b"")
+        self.whole = b""
+        self.hold(b"")
         self.drop_output()
         self.sock.close()
 
-    # Going on in another worker, see ``sharing``.
-
-    def portable(self) -> tuple[Handover, list[int]] | None:
-        """Return what another worker needs to go on, with the descriptors; None if it must stay, for now."""
-        server, state = self.server, self.state
-        stage, raw, due, spooled = Stage.REQUEST, self.raw, None, None
-        fds = [self.fd]
-        if self.is_private:
-            return None
-        if state is _IDLE:
-            due = server.keep_alive.entries.get(self)
-        elif state is _HEAD:
-            due = server.head.entries.get(self)
-        elif state is _WAITING and self._whole:
-            raw = self._whole
-        elif (state is _BODY or state is _WAITING) and self._body is not None:
-            stage, due = Stage.BODY, server.body.entries.get(self)
-            held = self._body.portable(RAW_BYTES)
-            if held is None:
-                return None
-            received, spool = held
-            raw = received + raw
-            if spool is not None:
-                spooled = spool.size
-                fds.append(spool.fileno())
-        elif state is not _NEXT:
-            return None
-        if len(raw) > RAW_BYTES:
-            return None
-        if due == NEVER:
-            due = None
-        return Handover(stage, self.origin, int(self.sock.family), raw, due, spooled), fds
+    # What is asked of it when it goes to another worker, or comes from one; see ``sharing``.
 
     def pause(self) -> None:
         """Be told of nothing by the loop: another process may be, soon."""
-        self._unwatch()
+        self.unwatch()
 
     def go_on(self) -> None:
         """Be told again: the connection has stayed."""
         if self.state is not _WAITING:
-            self._watch(self.on_readable)
+            self.watch(self.on_readable)
 
-    def resume(self, handover: Handover, spool: SpoolFile | None) -> None:
-        """Go on where another worker has left off, instead of ``start``."""
-        server, due = self.server, handover.due
-        if handover.stage is Stage.BODY:
-            end = self.parser.find_end(handover.raw, 0)
-            try:
-                self._begin_body(self.parser.parse(handover.raw[:end]), handover.raw, end, spool)
-            except BadRequest as refusal:  # the config may have changed
-                self.refuse(refusal.status, refusal.reason, handover.raw)
-        elif handover.raw:
-            self._receive_head(handover.raw)
-        else:
-            self.start()
-        if due is not None:
-            for state, queue in ((_IDLE, server.keep_alive), (_HEAD, server.head), (_BODY, server.body)):
-                if self.state is state and self in queue.entries:
-                    queue.start_at(self, due)
+    def shorten(self, due: float) -> None:
+        """Have the present deadline end at ``due`` if that is earlier."""
+        server = self.server
+        for state, queue in ((_IDLE, server.keep_alive), (_HEAD, server.head), (_BODY, server.body)):
+            if self.state is state and self in queue.entries:
+                queue.start_at(self, due)
 
     def attend(self, events: int, shares: bool) -> None:
         """Do what can be done without the application, which the main thread is in; called by the steward.
@@ -274,8 +159,8 @@ class Connection(Outgoing):
     def expire_body(self) -> None:
         self.on_readable(0)
         if self.state is _BODY and self not in self.server.body.entries:
-            assert self._body is not None
-            self.refuse(408, "the body of the request stopped arriving", self._body.head.request_line)
+            assert self.body is not None
+            self.refuse(408, "the body of the request stopped arriving", self.body.head.request_line)
 
     def expire_sending(self) -> None:
         self._on_writable(0)
@@ -283,125 +168,9 @@ class Connection(Outgoing):
             self.abort()
             self.close()
 
-    # Receiving.
-
-    def _received(self, data: bytes) -> None:
-        """Use what the socket gave; with TLS it is to be decrypted first."""
-        if self._body is not None:
-            self._receive_body(data)
-        elif self.state is not _LINGERING:
-            self._receive_head(data)
-
-    def _receive_head(self, data: bytes) -> None:
-        server = self.server
-        parser = self.parser
-        known_bytes = len(self.raw)
-        if known_bytes:
-            data = self.raw + data
-        if self.state is _IDLE:
-            server.keep_alive.stop(self, None)
-            if server.is_leaving:
-                server.quiet.stop(self, None)
-        end = len(data)
-        # What mostly arrives is one whole head without a body, as the last one was.
-        head = parser.known(data) if end <= MEMO_BYTES else None
-        try:
-            if head is None:
-                end = parser.find_end(data, known_bytes)
-                if end < 0:
-                    self._await_head(data)
-                    return
-                head = parser.parse(data[:end])
-            if self.state is _HEAD:
-                server.head.stop(self, None)
-            rest = data[end:]
-            if head.chunked or head.content_length:
-                if known_bytes:
-                    self._hold(b"")
-                self._begin_body(head, data, end)
-                return
-            if rest or known_bytes:
-                self._hold(rest)
-        except BadRequest as refusal:
-            server.head.stop(self, None)
-            self.refuse(refusal.status, refusal.reason, data)
-            return
-        self._run(head, b"", data)
-
-    def _await_head(self, raw: bytes) -> None:
-        self._hold(raw)
-        if self.state is not _HEAD:
-            self.state = _HEAD
-            self._watch(self.on_readable)
-            self.server.head.start(self)
-
-    def _begin_body(self, head: Head, data: bytes, end: int, spool: SpoolFile | None = None) -> None:
-        """``data`` holds the head up to ``end``, and what came after it. ``spool``: what came before that."""
-        server = self.server
-        body = self._body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes)
-        if spool is not None:
-            body.begin_with(spool)
-        received = data[end:]
-        if body.feed(received):
-            if body.rest:
-                self._hold(body.rest)
-            self._run(head, body.take(), b"" if spool else data)
-            return
-        body.head_bytes = data[:end]
-        self.state = _BODY
-        self._watch(self.on_readable)
-        self.server.body.start(self)
-        if head.expect_continue and not received and spool is None:
-            try:
-                self.write(CONTINUE)
-            except ClientGone:
-                self.close()
-
-    def _receive_body(self, data: bytes) -> None:
-        body = self._body
-        assert body is not None
-        try:
-            complete = body.feed(data)
-            if body.rest:
-                self._hold(body.rest)
-        except BadRequest as refusal:
-            self.server.body.stop(self, None)
-            self.refuse(refusal.status, refusal.reason, body.head.request_line)
-            return
-        if not complete:
-            self.server.body.start(self)
-            return
-        self.server.body.stop(self, None)
-        self._run(body.head, body.take(), b"")
-
-    def _drop_body(self) -> None:
-        """Free the body: the application has had it, or never will."""
-        if self._body is not None:
-            self._body.close()
-            self._body = None
-            if self.request is not None:
-                self.request.body = b""
-
-    def _hold(self, raw: bytes) -> None:
-        """Keep bytes for later in place of those kept now, counted. Raises ``BadRequest`` if there is no room."""
-        more = len(raw) - len(self.raw)
-        if more > 0:
-            if not self.storage.take_received(more):
-                raise BadRequest(503, "no room for the bytes of another request at the moment")
-        elif more:
-            self.storage.free_memory(-more)
-        self.raw = raw
-
-    def _next(self) -> None:
-        if self.state is _NEXT:
-            self.state = _IDLE
-            raw = self.raw
-            self._hold(b"")
-            self._receive_head(raw)
-
     # Handing over to the application, and what comes after it.
 
-    def _run(self, head: Head, body: bytes | FileBody, received: bytes) -> None:
+    def run(self, head: Head, body: bytes | FileBody, received: bytes) -> None:
         """Have the application answer. ``received``: all there is from the first byte on; empty if it came in parts."""
         server = self.server
         # Before a connection is closed, what the client has pipelined is answered.
@@ -427,8 +196,9 @@ class Connection(Outgoing):
             else:
                 self.state = _WAITING
                 if len(received) <= RAW_BYTES:
-                    self._whole = received
-                server.thread_awaited()
+                    self.whole = received
+                if server.sharing is not None:
+                    server.sharing.thread_awaited()
             threads.submit(self)
 
     def begin(self) -> bool:
@@ -436,7 +206,7 @@ class Connection(Outgoing):
         if self.state is not _WAITING:
             return False
         self.state = _RUNNING
-        self._whole = b""
+        self.whole = b""
         return True
 
     def _tell_health(self, head: Head, keep: bool) -> None:
@@ -454,11 +224,18 @@ class Connection(Outgoing):
         self.state = _IDLE
         if self.request is not None:
             self.request.head = _NO_HEAD
-        if not self._watched:
-            self._watch(self.on_readable)
+        if not self.watched:
+            self.watch(self.on_readable)
         self.server.keep_alive.start(self)
         if self.is_private and self.server.is_leaving:
             self.expect_end()
+
+    def _next(self) -> None:
+        if self.state is _NEXT:
+            self.state = _IDLE
+            raw = self.raw
+            self.hold(b"")
+            self.receive_head(raw)
 
     def _on_writable(self, events: int) -> None:
         if self.state is not _FLUSHING:
@@ -473,7 +250,7 @@ class Connection(Outgoing):
                 self.server.sending.start(self)
             return
         self.server.sending.stop(self, None)
-        self._watch(self.on_readable)
+        self.watch(self.on_readable)
         self.finish()
 
     def _end(self) -> None:
@@ -482,23 +259,7 @@ class Connection(Outgoing):
             self.close()
             return
         self.state = _LINGERING
-        self._hold(b"")
+        self.hold(b"")
         self.request = None
-        self._watch(self.on_readable)
+        self.watch(self.on_readable)
         self.server.linger.start(self)
-
-    # The epoll. On the fast path nothing of this is called.
-
-    def _watch(self, handler: Any, events: int = select.EPOLLIN) -> None:
-        loop = self.server.loop
-        if not self._watched:
-            loop.watch(self.fd, handler, events)
-            self._watched = True
-        elif loop.handlers[self.fd] != handler:
-            loop.handlers[self.fd] = handler
-            loop.epoll.modify(self.fd, events)
-
-    def _unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
-            self.server.loop.unwatch(self.fd)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import methodcaller
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prefork import temporary
 from prefork.errors import ExitStatus
@@ -19,19 +19,19 @@ from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
-from prefork.worker.deadlines import Deadlines
 from prefork.worker.entrance import Entrance, entrances
 from prefork.worker.exchange import ClientGone, Request, ThreadCell
 from prefork.worker.gateway import Gateway
-from prefork.worker.handover import Handover, Origin, Stage
+from prefork.worker.handover import Handover, Origin
 from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
 from prefork.worker.peers import Peers, peer_name
 from prefork.worker.relay import Relay
 from prefork.worker.server import Cell, Log, Server, shown_address
-from prefork.worker.sharing import FULL_S, Sharing
-from prefork.worker.steward import TICK_S, Steward
-from prefork.worker.storage import SpoolFile, Storage
+from prefork.worker.settings import Limits, Timeouts
+from prefork.worker.sharing import Sharing
+from prefork.worker.steward import Steward
+from prefork.worker.storage import Storage
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -42,56 +42,6 @@ LINGER_S = 2.0
 
 QUIET_S = 1.0
 """While draining, a connection that is idle for so long is closed; a request may have been on its way."""
-
-MOST_EVENTS = 256
-"""What the steward looks at in a tick: the main thread may have to wait for it."""
-
-
-class Timeouts(Protocol):
-    """``timeouts`` of the config, in seconds; 0 for none."""
-
-    @property
-    def keep_alive(self) -> float: ...
-
-    @property
-    def head(self) -> float: ...
-
-    @property
-    def body(self) -> float: ...
-
-    @property
-    def send(self) -> float: ...
-
-
-class Limits(Protocol):
-    """``limits`` of the config, in bytes or numbers."""
-
-    @property
-    def request_line(self) -> int: ...
-
-    @property
-    def fields(self) -> int: ...
-
-    @property
-    def head(self) -> int: ...
-
-    @property
-    def body(self) -> int: ...
-
-    @property
-    def body_memory(self) -> int: ...
-
-    @property
-    def response_memory(self) -> int: ...
-
-    @property
-    def memory(self) -> int: ...
-
-    @property
-    def spool(self) -> int: ...
-
-    @property
-    def connections(self) -> int: ...
 
 
 class HTTPServer(Server):
@@ -135,9 +85,8 @@ class HTTPServer(Server):
         """The same for connections that cannot be handed over."""
         self.is_leaving = False
         """Do others go on with the connections, as soon as they can be handed over?"""
-        self._sharing: Sharing | None = None
+        self.sharing: Sharing | None = None
         self._steward: Steward | None = None
-        self._orders: set[int] = set()
         self._has_others_first = False
         # A connection that is not to be kept, too, has some time for the first byte of its one request.
         self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
@@ -147,7 +96,7 @@ class HTTPServer(Server):
         self.linger = make(LINGER_S, methodcaller("close"))
         self.quiet = make(QUIET_S, Connection.expire_quiet)
         self._quiet = False
-        self._connections: dict[int, Connection | Introduction] = {}
+        self.connections: dict[int, Connection | Introduction] = {}
         if introduced:
             self.introductions = make(timeouts.head, Introduction.expire)
         self._entrances = entrances(listeners, introduced, tls)
@@ -161,13 +110,9 @@ class HTTPServer(Server):
         ``ready``: see ``Sharing``. ``orders``: descriptors whose handlers must not wait for the application.
         After ``give_up_s`` a worker that leaves closes what it could not hand over.
         """
-        self._sharing = Sharing(relay, ready, self.cell.add_handed_over)
+        self.sharing = Sharing(self, relay, ready, orders, give_up_s)
         if self.threads is None:
-            self._steward = Steward(self.main_cell, self._attend)
-            self._orders.update(orders)
-        self._retry: Deadlines[None] = self.loop.deadlines(FULL_S, lambda _: self._pass_on_rest())
-        self._give_up: Deadlines[None] = self.loop.deadlines(give_up_s, lambda _: self._close_rest())
-        self._patience: Deadlines[None] = self.loop.deadlines(TICK_S, lambda _: self._pass_on_waiting())
+            self._steward = Steward(self.main_cell, self.sharing.attend)
 
     def service_actions(self) -> None:
         if self._before_wait is not None:
@@ -187,7 +132,7 @@ class HTTPServer(Server):
             self._start(Introduction(self, request, client_address, entrance))
         else:
             origin = Origin(entrance.local, client_address, peer_name(client_address))
-            self._start(self._connection(request, origin, entrance))
+            self._start(self.new_connection(request, origin, entrance))
 
     def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
         """Serve a connection whose proxy has told whose it is."""
@@ -198,9 +143,9 @@ class HTTPServer(Server):
         if header.endpoints is not None:
             peer, port, destination, destination_port = header.endpoints
             origin = Origin((destination, str(destination_port)), (peer, port), peer)
-        self._start(self._connection(introduction.sock, origin, entrance))
+        self._start(self.new_connection(introduction.sock, origin, entrance))
 
-    def _connection(self, sock: socket.socket, origin: Origin, entrance: Entrance) -> Connection:
+    def new_connection(self, sock: socket.socket, origin: Origin, entrance: Entrance) -> Connection:
         client = origin.client
         host, port = client[:2] if isinstance(client, tuple) else ("", "")
         base = self.gateway.connection_environ(*origin.local, host, str(port), entrance.scheme)
@@ -208,7 +153,7 @@ class HTTPServer(Server):
         return entrance.make(self, sock, origin, base, parser)
 
     def _start(self, connection: Connection | Introduction) -> None:
-        self._connections[connection.fd] = connection
+        self.connections[connection.fd] = connection
         try:
             if self._has_others_first:
                 connection.wait()
@@ -218,7 +163,7 @@ class HTTPServer(Server):
             self.handler_failed(connection.fd)
 
     def _admit_taken(self) -> None:
-        taken = self._acceptor.taken
+        taken = self.acceptor.taken
         if len(taken) > 1 and self.threads is None:
             # The first may keep us in the application: the others had better be where the steward sees them.
             first = taken.popleft()
@@ -259,31 +204,31 @@ class HTTPServer(Server):
 
     def announce_closing(self) -> None:
         super().announce_closing()
-        self._keep_no_more()
+        self.keep_no_more()
 
     def drain(self, final: bool = False) -> None:
         super().drain(final)
-        if self._sharing is None or self.closing:
-            self._keep_no_more()
+        if self.sharing is None or self.closing:
+            self.keep_no_more()
             if not final:
-                self._be_quiet()
+                self.be_quiet()
         elif not final:
-            self._leave_to_siblings()
+            self.sharing.leave()
 
     def serve_forever(self) -> None:
         if self._steward is not None:
             self._steward.baton.acquire()
         super().serve_forever()
 
-    def _keep_no_more(self, *, private_only: bool = False) -> None:
+    def keep_no_more(self, *, private_only: bool = False) -> None:
         """Announce in every response from now on that its connection will close."""
         self.keeps_private = False
         self.keeps_connections = self.keeps_connections and private_only
-        for connection in self._connections.values():
+        for connection in self.connections.values():
             if isinstance(connection, Connection) and (connection.is_private or not private_only):
                 connection.announce_end()
 
-    def _be_quiet(self) -> None:
+    def be_quiet(self) -> None:
         """Close every connection that has been idle for a moment."""
         if not self._quiet:
             self._quiet = True
@@ -291,104 +236,25 @@ class HTTPServer(Server):
             for connection in list(self.keep_alive.entries):
                 self.keep_alive.start(connection)
 
-    # Sharing connections with the other workers of the pool.
-
     def pass_on(self, connection: Connection | Introduction) -> bool:
         """Hand a connection over, if that can be; return whether it is gone."""
-        return self._sharing is not None and self._sharing.pass_on(connection)
+        return self.sharing is not None and self.sharing.pass_on(connection)
 
     def adopt(self, request: socket.socket, handed_over: tuple[Handover, int | None]) -> None:
-        handover, spool_fd = handed_over
-        entrance = Entrance(handover.origin.local, "http", handover.stage is Stage.INTRODUCTION, Connection)
-        connection: Connection | Introduction
-        if handover.stage is Stage.INTRODUCTION:
-            connection = Introduction(self, request, handover.origin.client, entrance, handover.raw)
-        else:
-            connection = self._connection(request, handover.origin, entrance)
-        self._connections[connection.fd] = connection
-        spool = None
-        if spool_fd is not None:
-            spool = SpoolFile(self.storage, spool_fd, handover.spooled_bytes or 0)
-        try:
-            connection.resume(handover, spool)
-        except Exception:
-            self.handler_failed(connection.fd)
-        sharing = self._sharing
-        if (
-            sharing is not None
-            and handover.is_idle
-            and sharing.has_more_than_its_share(self.open_connections)
-        ):
-            self._acceptor.let_siblings_take()
+        assert self.sharing is not None
+        self.sharing.adopt(request, *handed_over)
 
     def take_last(self) -> bool:
         if self.closing:
-            self._acceptor.take_handed_over()
-        return bool(self._acceptor.taken)
-
-    def thread_awaited(self) -> None:
-        """A complete request has found no free thread: soon another worker may have it."""
-        if self._sharing is not None and not self._patience.entries:
-            self._patience.start(None)
-
-    def _pass_on_waiting(self) -> None:
-        """Hand over the requests that still wait for a thread."""
-        sharing, threads = self._sharing, self.threads
-        if sharing is None or threads is None or not threads.waiting or not sharing.has_siblings():
-            return
-        sharing.pass_on_all(list(threads.waiting))
-        still = [connection for connection in threads.waiting if connection.state is State.WAITING]
-        threads.waiting.clear()
-        threads.waiting.extend(still)
-        if still:
-            self._patience.start(None)
-
-    def _attend(self) -> None:
-        """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
-        sharing = self._sharing
-        assert sharing is not None
-        shares = sharing.has_siblings() or self.is_leaving
-        for fd, mask in self.loop.epoll.poll(0, MOST_EVENTS):
-            connection = self._connections.get(fd)
-            try:
-                if connection is not None:
-                    connection.attend(mask, shares and not sharing.is_blocked)
-                elif fd in self._orders:
-                    self.loop.handlers[fd](mask)
-            except Exception:
-                self.handler_failed(fd)
-        if shares and self.loop.soon:
-            sharing.pass_on_all([c for c in self._connections.values() if c.state is State.NEXT])
-        sharing.is_blocked = False
-
-    def _leave_to_siblings(self) -> None:
-        """Hand everything over, what runs when it is done."""
-        if not self.is_leaving:
-            self.is_leaving = True
-            self._keep_no_more(private_only=True)
-            self._give_up.start(None)
-            for connection in [c for c in self.keep_alive.entries if c.is_private]:
-                connection.expect_end()
-            self._pass_on_rest()
-
-    def _pass_on_rest(self) -> None:
-        sharing = self._sharing
-        assert sharing is not None
-        sharing.pass_on_all(list(self._connections.values()))
-        if sharing.is_blocked:
-            self._retry.start(None)
-
-    def _close_rest(self) -> None:
-        """The siblings have not taken everything in time: end as if there were none."""
-        self._keep_no_more()
-        self._be_quiet()
+            self.acceptor.take_handed_over()
+        return bool(self.acceptor.taken)
 
     def disown(self) -> list[int]:
         self.storage.after_fork()
-        return [*super().disown(), *self._connections]
+        return [*super().disown(), *self.connections]
 
     def server_close(self) -> None:
-        for connection in list(self._connections.values()):
+        for connection in list(self.connections.values()):
             # A running one belongs to its thread, and goes with the process.
             if connection.state is not State.RUNNING:
                 connection.close()
@@ -406,7 +272,7 @@ class HTTPServer(Server):
 
     def handler_failed(self, fd: int) -> None:
         super().handler_failed(fd)
-        connection = self._connections.get(fd)
+        connection = self.connections.get(fd)
         if connection is not None and connection.state is not State.RUNNING:
             connection.abort()
             connection.close()
@@ -447,5 +313,5 @@ class HTTPServer(Server):
                 self.quiet,
             ):
                 queue.stop(connection, None)
-        del self._connections[connection.fd]
+        del self.connections[connection.fd]
         self.note_closed()

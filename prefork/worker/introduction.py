@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from prefork.http.proxy_protocol import MAX_BINARY_BYTES, bytes_of_header, parse_proxy_header
 from prefork.worker.connection_state import State
-from prefork.worker.handover import Handover, Origin, Stage
 from prefork.worker.peers import peer_name
 
 if TYPE_CHECKING:
     from prefork.worker.entrance import Entrance
     from prefork.worker.http_server import HTTPServer
-    from prefork.worker.storage import SpoolFile
 
 SILENT = "the PROXY header did not arrive in time"
 
@@ -24,7 +22,7 @@ SILENT = "the PROXY header did not arrive in time"
 class Introduction:
     """What there is of a connection before its client is known. Owned by the loop."""
 
-    __slots__ = ("_raw", "address", "entrance", "fd", "server", "sock", "state")
+    __slots__ = ("address", "entrance", "fd", "raw", "server", "sock", "state")
 
     def __init__(
         self, server: HTTPServer, sock: socket, address: Any, entrance: Entrance, raw: bytes = b""
@@ -35,7 +33,7 @@ class Introduction:
         self.entrance = entrance
         self.fd = sock.fileno()
         self.state = State.INTRODUCTION
-        self._raw = raw
+        self.raw = raw
 
     def start(self) -> None:
         """Begin with a connection just accepted: mostly the header is already here."""
@@ -50,15 +48,7 @@ class Introduction:
         self.go_on()
         self.server.introductions.start(self)
 
-    # Going on in another worker, see ``sharing``.
-
-    def portable(self) -> tuple[Handover, list[int]] | None:
-        """Return what another worker needs to go on, with the descriptor; None if it must stay."""
-        if self.state is not State.INTRODUCTION or self.entrance.is_private:
-            return None
-        due = self.server.introductions.entries.get(self)
-        origin = Origin(self.entrance.local, self.address, "")
-        return Handover(Stage.INTRODUCTION, origin, int(self.sock.family), self._raw, due), [self.fd]
+    # What is asked of it when it goes to another worker, or comes from one; see ``sharing``.
 
     def pause(self) -> None:
         """Be told of nothing by the loop: another process may be, soon."""
@@ -68,11 +58,10 @@ class Introduction:
         """Be told by the loop."""
         self.server.loop.watch(self.fd, self._on_readable)
 
-    def resume(self, handover: Handover, spool: SpoolFile | None) -> None:
-        """Go on where another worker has left off, instead of ``start``."""
-        self.start()
-        if self.state is State.INTRODUCTION and handover.due is not None:
-            self.server.introductions.start_at(self, handover.due)
+    def shorten(self, due: float) -> None:
+        """Have the deadline end at ``due`` if that is earlier."""
+        if self in self.server.introductions.entries:
+            self.server.introductions.start_at(self, due)
 
     def attend(self, events: int, shares: bool) -> None:
         """Called by the steward while the main thread is in the application: have another worker read it."""
@@ -84,7 +73,7 @@ class Introduction:
         self._on_readable(0)
         if self.state is State.INTRODUCTION:
             # A silent one is a health check of a port, or a client that opens ahead: nothing to complain of.
-            if self._raw:
+            if self.raw:
                 self._refuse(SILENT)
             else:
                 self.close()
@@ -100,15 +89,15 @@ class Introduction:
     def _on_readable(self, events: int) -> None:
         if self.state is not State.INTRODUCTION:
             return
-        known = len(self._raw)
+        known = len(self.raw)
         try:
             ahead = self.sock.recv(MAX_BINARY_BYTES, MSG_DONTWAIT | MSG_PEEK)
             if not ahead:
                 self.close()
                 return
-            ours = bytes_of_header(self._raw + ahead) - known
-            self._raw += self.sock.recv(ours, MSG_DONTWAIT)
-            header = parse_proxy_header(self._raw)
+            ours = bytes_of_header(self.raw + ahead) - known
+            self.raw += self.sock.recv(ours, MSG_DONTWAIT)
+            header = parse_proxy_header(self.raw)
         except BlockingIOError:
             return
         except OSError:

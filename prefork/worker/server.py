@@ -93,11 +93,11 @@ class Server:
         """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
         self.max_connections = connections
-        self._acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
+        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
         self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
-                cell.threads[:threads], self.loop, self._acceptor, self.work, self.done, self.begin
+                cell.threads[:threads], self.loop, self.acceptor, self.work, self.done, self.begin
             )
         self._ending = False
         self._stopped = False
@@ -111,7 +111,7 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until told to end, and nothing is left to finish. Idle, it makes no wake-ups."""
         self.main_cell.bind()
-        loop, acceptor = self.loop, self._acceptor
+        loop, acceptor = self.loop, self.acceptor
         acceptor.open()
         try:
             while not self._stopped:
@@ -159,8 +159,8 @@ class Server:
 
     def server_close(self) -> None:
         """Close what the loop holds. Called at the end of ``serve_forever``."""
-        self._acceptor.close(relay=False)
-        for request, *_ in self._acceptor.taken:
+        self.acceptor.close(relay=False)
+        for request, *_ in self.acceptor.taken:
             request.close()
         self.loop.close()
 
@@ -168,7 +168,7 @@ class Server:
 
     def use_relay(self, relay: Relay) -> None:
         """Be woken by nudges. To be called before ``serve_forever``."""
-        self._acceptor.relay = relay
+        self.acceptor.relay = relay
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` from the loop whenever ``fd`` is readable or hung up, until ``unwatch(fd)``."""
@@ -190,12 +190,12 @@ class Server:
         self.draining = True
         if not final:
             # When all stop, what siblings still send has to be taken by somebody.
-            self._acceptor.close(relay=not self.closing)
+            self.acceptor.close(relay=not self.closing)
             self._ending = True
 
     def close_listeners(self) -> None:
         """Take the connections that the kernel has accepted so far, close the listeners, and drain."""
-        self._acceptor.take_rest()
+        self.acceptor.take_rest()
         self.drain()
 
     def master_gone(self, ours: Collection[int] = ()) -> None:
@@ -205,7 +205,7 @@ class Server:
         now on, and those that wait in them are taken.
         """
         self.announce_closing()
-        self._acceptor.refuse(ours)
+        self.acceptor.refuse(ours)
         self.drain(final=True)
         self._handshakes.start(None)
         self._last_chance.start(None)
@@ -220,7 +220,7 @@ class Server:
         It is no second worker: it ends at the latest when the application returns.
         """
         self.is_fork = True
-        return [self.loop.epoll.fileno(), *self._acceptor.descriptors()]
+        return [self.loop.epoll.fileno(), *self.acceptor.descriptors()]
 
     def _leave(self, _: None) -> None:
         if self.threads is not None and self.threads.busy:
@@ -284,7 +284,7 @@ class Server:
     # The loop's turn.
 
     def _serve(self, events: list[tuple[int, int]]) -> None:
-        acceptor = self._acceptor
+        acceptor = self.acceptor
         handlers = self.loop.handlers
         # Take first, then serve: whatever else takes time, no sibling is woken for this connection.
         for fd, _ in events:
@@ -312,7 +312,7 @@ class Server:
             self._admit_taken()
 
     def _admit_taken(self) -> None:
-        taken = self._acceptor.taken
+        taken = self.acceptor.taken
         while taken:
             self._admit(*taken.popleft())
 

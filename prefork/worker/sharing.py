@@ -6,11 +6,23 @@ races it was made for, are in docs/decisions/0009-relay-and-steward.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+import socket
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
 
-from prefork.worker.handover import Handover
+from prefork.worker import portable
+from prefork.worker.connection import Connection
+from prefork.worker.connection_state import State
+from prefork.worker.deadlines import Deadlines
+from prefork.worker.entrance import Entrance
+from prefork.worker.handover import Handover, Stage
+from prefork.worker.introduction import Introduction
 from prefork.worker.relay import Relay
+from prefork.worker.steward import TICK_S
+from prefork.worker.storage import SpoolFile
+
+if TYPE_CHECKING:
+    from prefork.worker.http_server import HTTPServer
 
 FULL_S = 0.02
 """How long a worker that leaves waits for room in the relay."""
@@ -18,64 +30,138 @@ FULL_S = 0.02
 SLACK = 8
 """How many connections more than the mean of its siblings a worker may adopt without letting them go first."""
 
-
-class Portable(Protocol):
-    """A connection, or what precedes one: ``Connection``, ``Introduction``."""
-
-    def portable(self) -> tuple[Handover, list[int]] | None: ...
-
-    def pause(self) -> None: ...
-
-    def go_on(self) -> None: ...
-
-    def close(self) -> None: ...
+MOST_EVENTS = 256
+"""What the steward looks at in a tick: the main thread may have to wait for it."""
 
 
 class Sharing:
-    """Passes connections on by the relay.
+    """Passes connections of ``server`` on by the relay, and adopts what comes from there.
 
     ``ready`` returns the numbers of open connections of the workers that are ready, this one included.
+    ``orders``: descriptors whose handlers must not wait until the application returns. After ``give_up_s`` a worker
+    that leaves closes what it could not hand over.
     """
 
-    def __init__(self, relay: Relay, ready: Callable[[], list[int]], count: Callable[[], None]) -> None:
-        self.relay = relay
+    def __init__(
+        self,
+        server: HTTPServer,
+        relay: Relay,
+        ready: Callable[[], list[int]],
+        orders: Collection[int],
+        give_up_s: float,
+    ) -> None:
+        self._server = server
+        self._relay = relay
         self._ready = ready
-        self._count = count
-        self.is_blocked = False
-        """Was the last one that could go refused by the relay?"""
+        self._orders = frozenset(orders)
+        self._is_blocked = False
+        """Was the last connection that could go refused by the relay?"""
+        make = server.loop.deadlines
+        self._retry: Deadlines[None] = make(FULL_S, lambda _: self._pass_on_rest())
+        self._give_up: Deadlines[None] = make(give_up_s, lambda _: self._close_rest())
+        self._patience: Deadlines[None] = make(TICK_S, lambda _: self._pass_on_waiting())
 
-    def has_siblings(self) -> bool:
-        """Tell whether another worker could take a connection."""
-        return len(self._ready()) > 1
-
-    def has_more_than_its_share(self, connections: int) -> bool:
-        """Tell whether siblings should adopt the next idle connection rather than a worker with so many."""
-        ready = self._ready()
-        return len(ready) > 1 and connections > sum(ready) / len(ready) + SLACK
-
-    def pass_on(self, connection: Portable) -> bool:
+    def pass_on(self, connection: Connection | Introduction) -> bool:
         """Send a connection to whoever is free; return whether it is gone.
 
         It is out of our epoll before it is sent: the kernel would go on reporting a number that we close.
         """
-        parcel = connection.portable()
+        parcel = portable.pack(connection)
         if parcel is None:
             return False
         connection.pause()
-        self.is_blocked = not self.relay.send(*parcel)
-        if self.is_blocked:
+        self._is_blocked = not self._relay.send(*parcel)
+        if self._is_blocked:
             connection.go_on()
             return False
-        self._count()
+        self._server.cell.add_handed_over()
         connection.close()
         return True
 
-    def pass_on_all(self, connections: Iterable[Portable]) -> None:
+    def adopt(self, sock: socket.socket, handover: Handover, spool_fd: int | None) -> None:
+        """Go on with a connection where a sibling has left off."""
+        server = self._server
+        spool = None if spool_fd is None else SpoolFile(server.storage, spool_fd, handover.spooled_bytes or 0)
+        entrance = Entrance(handover.origin.local, "http", handover.stage is Stage.INTRODUCTION, Connection)
+        connection: Connection | Introduction
+        if handover.stage is Stage.INTRODUCTION:
+            connection = Introduction(server, sock, handover.origin.client, entrance, handover.raw)
+        else:
+            connection = server.new_connection(sock, handover.origin, entrance)
+        server.connections[connection.fd] = connection
+        try:
+            portable.resume(connection, handover, spool)
+        except Exception:
+            server.handler_failed(connection.fd)
+        if handover.is_idle and self._has_more_than_its_share():
+            server.acceptor.let_siblings_take()
+
+    def leave(self) -> None:
+        """Hand over everything, what is running when that is done."""
+        server = self._server
+        if not server.is_leaving:
+            server.is_leaving = True
+            server.keep_no_more(private_only=True)
+            self._give_up.start(None)
+            for connection in [c for c in server.keep_alive.entries if c.is_private]:
+                connection.expect_end()
+            self._pass_on_rest()
+
+    def thread_awaited(self) -> None:
+        """A complete request has found no free thread: soon another worker may have it."""
+        if not self._patience.entries:
+            self._patience.start(None)
+
+    def attend(self) -> None:
+        """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
+        server = self._server
+        shares = server.is_leaving or self._has_siblings()
+        self._is_blocked = False
+        for fd, events in server.loop.epoll.poll(0, MOST_EVENTS):
+            connection = server.connections.get(fd)
+            try:
+                if connection is not None:
+                    connection.attend(events, shares and not self._is_blocked)
+                elif fd in self._orders:
+                    server.loop.handlers[fd](events)
+            except Exception:
+                server.handler_failed(fd)
+        if shares and server.loop.soon:
+            self._pass_on_all([c for c in server.connections.values() if c.state is State.NEXT])
+
+    def _pass_on_all(self, connections: Iterable[Connection | Introduction]) -> None:
         """Send all that can go, until the relay is full."""
+        self._is_blocked = False
         for connection in connections:
             self.pass_on(connection)
-            if self.is_blocked:
+            if self._is_blocked:
                 break
 
-    def close(self) -> None:
-        self.relay.close()
+    def _pass_on_waiting(self) -> None:
+        """Hand over the requests that still wait for a thread."""
+        threads = self._server.threads
+        if threads is None or not threads.waiting or not self._has_siblings():
+            return
+        self._pass_on_all(threads.waiting)
+        still = [connection for connection in threads.waiting if connection.state is State.WAITING]
+        threads.waiting.clear()
+        threads.waiting.extend(still)
+        if still:
+            self._patience.start(None)
+
+    def _pass_on_rest(self) -> None:
+        self._pass_on_all(list(self._server.connections.values()))
+        if self._is_blocked:
+            self._retry.start(None)
+
+    def _close_rest(self) -> None:
+        """The siblings have not taken everything in time: end as if there were none."""
+        self._server.keep_no_more()
+        self._server.be_quiet()
+
+    def _has_siblings(self) -> bool:
+        return len(self._ready()) > 1
+
+    def _has_more_than_its_share(self) -> bool:
+        ready = self._ready()
+        return len(ready) > 1 and self._server.open_connections > sum(ready) / len(ready) + SLACK

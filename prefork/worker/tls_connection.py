@@ -63,8 +63,8 @@ class TlsConnection(Connection):
     def start(self) -> None:
         self.server.head.start(self)
         self.on_readable(0)
-        if self.state is State.HANDSHAKE and not self._watched:
-            self._watch(self.on_readable)
+        if self.state is State.HANDSHAKE and not self.watched:
+            self.watch(self.on_readable)
 
     def wait(self) -> None:
         self.start()  # a handshake does not run the application
@@ -155,7 +155,7 @@ class TlsConnection(Connection):
         if self.gone:
             self.close()
         elif self.output is not None:
-            self._watch(self._on_handshake_writable, select.EPOLLOUT)
+            self.watch(self._on_handshake_writable, select.EPOLLOUT)
         elif stream.established:
             self.server.head.stop(self, None)
             self.base.update(tls_environ(stream.tls))
@@ -173,7 +173,7 @@ class TlsConnection(Connection):
             self.close()
             return
         if self.output is None:
-            self._watch(self.on_readable)
+            self.watch(self.on_readable)
             self._go_on()
 
     # After it.
@@ -259,5 +259,5 @@ class TlsConnection(Connection):
         assert self._stream is not None
         self._transmit(self._stream.outgoing())
         self.keep = False
-        self._hold(b"")
+        self.hold(b"")
         self.finish()

@@ -301,7 +301,7 @@ class Machine:
         ]
         if hasattr(server, "introductions"):
             queues.append(((State.INTRODUCTION,), server.introductions))
-        for connection in server._connections.values():
+        for connection in server.connections.values():
             for states, queue in queues:
                 assert (connection in queue.entries) == (connection.state in states), connection.state
             assert any(connection.state in states for states, _ in queues), connection.state

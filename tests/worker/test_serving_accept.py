@@ -94,20 +94,20 @@ def test_a_busy_worker_leaves_new_connections_to_its_siblings(threads: int) -> N
             serving(echo, listener=listener) as idle,
         ):
             # The sibling must not be woken for the first ones.
-            idle.call(lambda: idle.server._acceptor.hold("test"))
+            idle.call(lambda: idle.server.acceptor.hold("test"))
             for _ in range(threads):
                 busy.connect().send(b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n")
                 busy_gate.await_entry()
             if threads > 1:
-                eventually(lambda: not busy.server._acceptor.listening)
-            idle.call(lambda: idle.server._acceptor.release("test"))
+                eventually(lambda: not busy.server.acceptor.listening)
+            idle.call(lambda: idle.server.acceptor.release("test"))
             for _ in range(20):
                 assert idle.connect().get()[0] == 200
             assert idle.server.cell.counts().accepted == 20
             busy_gate.opened.set()
             for client in busy.clients:
                 assert client.response()[0] == 200
-            eventually(lambda: busy.server._acceptor.listening)
+            eventually(lambda: busy.server.acceptor.listening)
 
 
 def test_one_connection_at_a_time_is_taken() -> None:
@@ -115,11 +115,11 @@ def test_one_connection_at_a_time_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         gate = Gate()
         with serving(gate, listener=listener) as server:
-            server.call(lambda: server.server._acceptor.hold("test"))
+            server.call(lambda: server.server.acceptor.hold("test"))
             first, second = server.connect(), server.connect()
             first.send(b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n")
             second.send(b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n")
-            server.call(lambda: server.server._acceptor.release("test"))
+            server.call(lambda: server.server.acceptor.release("test"))
             gate.await_entry()
             assert select.select([listener], [], [], 0)[0] == [listener]  # the other one is for a sibling
             gate.opened.set()
@@ -139,7 +139,7 @@ def test_the_longest_idle_connection_makes_room_and_then_accepting_pauses() -> N
         for client in more:
             client.send(b"GET / HTTP/1.1\r\n")
         assert idle[2].rest() == idle[0].rest() == b""
-        eventually(lambda: server.server._acceptor.reasons == {"connections"})
+        eventually(lambda: server.server.acceptor.reasons == {"connections"})
         waiting = server.connect()
         waiting.send(b"GET /waited HTTP/1.1\r\nHost: t\r\n\r\n")
         assert server.call(lambda: server.server.open_connections) <= 4  # one may be taken once more
@@ -165,7 +165,7 @@ class ShortOfDescriptors(HTTPServer):
 
 def test_without_descriptors_it_pauses_says_so_once_and_recovers() -> None:
     with serving(echo, server_class=ShortOfDescriptors) as server:
-        server.server._acceptor._pause.timeout_s = 0.1
+        server.server.acceptor._pause.timeout_s = 0.1
         idle = server.connect()
         assert idle.get()[0] == 200
         before = server.call(lambda: server.server.attempts)

@@ -58,9 +58,9 @@ def test_a_parked_connection_holds_nothing_of_its_request() -> None:
             b"POST / HTTP/1.1\r\nHost: t\r\n" + large + b"Content-Length: 100000\r\n\r\n" + b"x" * 100000
         )
         assert len(client.response()[2]) == 100000 + len("POST / ")
-        (connection,) = server.call(lambda: list(server.server._connections.values()))
+        (connection,) = server.call(lambda: list(server.server.connections.values()))
         eventually(lambda: connection.state.name == "IDLE")
-        assert (connection.raw, connection.request.body, connection._body, connection.output) == (
+        assert (connection.raw, connection.request.body, connection.body, connection.output) == (
             b"",
             b"",
             None,
@@ -172,7 +172,7 @@ def test_an_internal_error_costs_only_its_connection(monkeypatch: pytest.MonkeyP
     with serving(echo) as server:
         client = server.connect()
         assert client.get()[0] == 200
-        monkeypatch.setattr("prefork.worker.connection.Connection._run", broken)
+        monkeypatch.setattr("prefork.worker.connection.Connection.run", broken)
         for broken_client in (client, server.connect()):
             broken_client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             assert broken_client.reset()

@@ -52,7 +52,7 @@ def test_a_fast_client_does_not_notice_stalled_ones(tmp_path: Any) -> None:
             reader.send(b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n")
 
         def states() -> list[str]:
-            return server.call(lambda: [c.state.name for c in server.server._connections.values()])
+            return server.call(lambda: [c.state.name for c in server.server.connections.values()])
 
         eventually(lambda: [states().count(n) for n in ("HEAD", "BODY", "FLUSHING")] == [EACH, EACH, 10])
         storage = server.server.storage

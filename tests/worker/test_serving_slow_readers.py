@@ -69,7 +69,7 @@ def test_beyond_the_memory_limit_the_producer_waits() -> None:
         client = server.connect()
         client.send(b"GET / HTTP/1.0\r\n\r\n")
         eventually(lambda: produced > 2)
-        connection = next(iter(server.server._connections.values()))
+        connection = next(iter(server.server.connections.values()))
         eventually(lambda: connection.output is not None and connection.output.held_bytes > 512 * 1024)
         # It waits with at most one block more than the limit, and goes on as the client reads.
         assert connection.output.held_bytes < (512 + 257) * 1024
@@ -108,5 +108,5 @@ def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
 
 
 def _states(server: Any) -> list[str]:
-    connections = server.call(lambda: [c.state.name for c in server.server._connections.values()])
+    connections = server.call(lambda: [c.state.name for c in server.server.connections.values()])
     return sorted(connections)

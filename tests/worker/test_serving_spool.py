@@ -61,7 +61,7 @@ def state(server: Serving) -> tuple[int, int, int]:
 
 
 def flushing(server: Serving) -> int:
-    found = server.call(lambda: [c.state.name for c in server.server._connections.values()])
+    found = server.call(lambda: [c.state.name for c in server.server.connections.values()])
     return found.count("FLUSHING")
 
 
@@ -321,7 +321,7 @@ def test_half_sent_heads_and_pipelined_bytes_are_counted_and_freed(tmp_path: Pat
         reader = server.connect()
         reader.send(GET_BIG.replace(b"big", b"big") + HALF_HEAD)
         eventually(lambda: flushing(server) == 1)
-        [connection] = [c for c in server.server._connections.values() if c.state.name == "FLUSHING"]
+        [connection] = [c for c in server.server.connections.values() if c.state.name == "FLUSHING"]
         assert state(server)[0] == len(HALF_HEAD) + connection.output.held_bytes
         assert reader.response()[2] == BIG
         eventually(lambda: state(server)[0] == len(HALF_HEAD))

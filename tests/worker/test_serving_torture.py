@@ -110,10 +110,10 @@ def test_nothing_is_left_behind(threads: int, connections: int) -> None:
         def left() -> list[int]:
             return [
                 served.open_connections,
-                len(served._connections),
+                len(served.connections),
                 *(len(queue.entries) for queue in queues),
                 len(served.loop.handlers) - 1,  # the wake-up's
-                len(served._acceptor.reasons),
+                len(served.acceptor.reasons),
             ]
 
         # The last connections may still wait to be accepted, so this may be true for a moment and then not.

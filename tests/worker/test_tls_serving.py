@@ -22,7 +22,7 @@ BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than the socket buffers of b
 
 
 def states(server: Serving) -> list[str]:
-    return server.call(lambda: sorted(c.state.name for c in server.server._connections.values()))
+    return server.call(lambda: sorted(c.state.name for c in server.server.connections.values()))
 
 
 def environ_of(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -354,7 +354,7 @@ def test_no_state_of_openssl_before_the_first_byte(pki: Pki) -> None:
     with serving(echo, tls=make_context(pki.tls())) as server:
         client: Client = server.connect()
         eventually(lambda: states(server) == ["HANDSHAKE"])
-        (connection,) = server.server._connections.values()
+        (connection,) = server.server.connections.values()
         assert connection._stream is None
         assert threading.active_count() >= 1
         client.close()
