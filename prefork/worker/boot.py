@@ -72,14 +72,16 @@ def main(birth: Birth) -> int:
         cell.set_state(READY)
         channel.send("ready")
         orders.attach(server)
-        server.use_relay(relay)
-        if pool.share_connections and isinstance(server, HTTPServer):
+        if isinstance(server, HTTPServer):
             server.share_connections(
                 relay,
                 birth.scoreboard.connections_of_ready,
-                orders.descriptors(),
-                pool.timeouts.graceful / 2,
+                passes_on=pool.share_connections,
+                orders=orders.descriptors(),
+                give_up_s=pool.timeouts.graceful / 2,
             )
+        else:
+            server.use_relay(relay)
         return _serve(
             server.serve_forever,
             lambda: loaded.hooks.run(

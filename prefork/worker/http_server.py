@@ -17,6 +17,7 @@ from prefork.errors import ExitStatus
 from prefork.http.head import HeadLimits
 from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
+from prefork.worker.accepting import Source
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.entrance import Entrance, entrances
@@ -102,16 +103,19 @@ class HTTPServer(Server):
         self._entrances = entrances(listeners, introduced, tls)
 
     def share_connections(
-        self, relay: Relay, ready: Callable[[], list[int]], orders: Collection[int], give_up_s: float
+        self,
+        relay: Relay,
+        ready: Callable[[], list[int]],
+        *,
+        passes_on: bool = True,
+        orders: Collection[int] = (),
+        give_up_s: float = 10.0,
     ) -> None:
-        """Hand connections over by ``relay`` when this worker is busy, or leaves. To be called before
-        ``serve_forever``.
-
-        ``ready``: see ``Sharing``. ``orders``: descriptors whose handlers must not wait for the application.
-        After ``give_up_s`` a worker that leaves closes what it could not hand over.
-        """
-        self.sharing = Sharing(self, relay, ready, orders, give_up_s)
-        if self.threads is None:
+        """Share connections with the other workers by ``relay``; see ``Sharing`` for the arguments. To be called
+        before ``serve_forever``."""
+        self.use_relay(relay)
+        self.sharing = Sharing(self, relay, ready, passes_on=passes_on, orders=orders, give_up_s=give_up_s)
+        if passes_on and self.threads is None:
             self._steward = Steward(self.main_cell, self.sharing.attend)
 
     def service_actions(self) -> None:
@@ -159,6 +163,8 @@ class HTTPServer(Server):
                 connection.wait()
             else:
                 connection.start()
+            if self.is_leaving:
+                self.pass_on(connection)
         except Exception:
             self.handler_failed(connection.fd)
 
@@ -167,9 +173,8 @@ class HTTPServer(Server):
         if len(taken) > 1 and self.threads is None:
             # The first may keep us in the application: the others had better be where the steward sees them.
             first = taken.popleft()
-            self._has_others_first = True
-            super()._admit_taken()
-            self._has_others_first = False
+            while taken:
+                self.admit_later(*taken.popleft())
             taken.append(first)
         super()._admit_taken()
 
@@ -208,7 +213,7 @@ class HTTPServer(Server):
 
     def drain(self, final: bool = False) -> None:
         super().drain(final)
-        if self.sharing is None or self.closing:
+        if self.sharing is None or not self.sharing.passes_on or self.closing:
             self.keep_no_more()
             if not final:
                 self.be_quiet()
@@ -241,8 +246,16 @@ class HTTPServer(Server):
         return self.sharing is not None and self.sharing.pass_on(connection)
 
     def adopt(self, request: socket.socket, handed_over: tuple[Handover, int | None]) -> None:
-        assert self.sharing is not None
+        assert self.sharing is not None  # who has a relay shares
         self.sharing.adopt(request, *handed_over)
+
+    def admit_later(self, request: socket.socket, client_address: Any, source: Source) -> None:
+        """Begin with an accepted connection, but leave its first request to the loop."""
+        self._has_others_first = True
+        try:
+            self._admit(request, client_address, source)
+        finally:
+            self._has_others_first = False
 
     def take_last(self) -> bool:
         if self.closing:

@@ -86,7 +86,10 @@ class Orders:
 
     def _terminated(self) -> None:
         """Ask to be replaced; when the server stops as a whole the master has other orders for us anyway."""
-        os.eventfd_read(self._term)
+        try:
+            os.eventfd_read(self._term)
+        except BlockingIOError:
+            return  # the steward was faster
         try:
             self._channel.send("leave")
         except ChannelClosed:

@@ -261,8 +261,10 @@ class Server:
         return False
 
     def adopt(self, request: socket.socket, handed_over: Any) -> None:
-        """Go on with a connection that a sibling has handed over. A plain service has none."""
-        raise NotImplementedError
+        """Go on with a connection that a sibling has handed over, which to a plain service means nothing."""
+        self.log.warning("handover-lost", "closed a connection of another kind of server")
+        request.close()
+        self.note_closed()
 
     def make_room(self) -> bool:
         """Close a connection that nobody will miss; return whether there was one."""

@@ -6,6 +6,7 @@ races it was made for, are in docs/decisions/0009-relay-and-steward.md.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
@@ -37,9 +38,10 @@ MOST_EVENTS = 256
 class Sharing:
     """Passes connections of ``server`` on by the relay, and adopts what comes from there.
 
-    ``ready`` returns the numbers of open connections of the workers that are ready, this one included.
-    ``orders``: descriptors whose handlers must not wait until the application returns. After ``give_up_s`` a worker
-    that leaves closes what it could not hand over.
+    ``passes_on``: no if it only adopts, since the generation before shared its connections. ``ready`` returns the
+    numbers of open connections of the workers that are ready, this one included. ``orders``: descriptors whose
+    handlers must not wait until the application returns. After ``give_up_s`` a worker that leaves closes what it
+    could not hand over.
     """
 
     def __init__(
@@ -47,9 +49,12 @@ class Sharing:
         server: HTTPServer,
         relay: Relay,
         ready: Callable[[], list[int]],
+        *,
+        passes_on: bool,
         orders: Collection[int],
         give_up_s: float,
     ) -> None:
+        self.passes_on = passes_on
         self._server = server
         self._relay = relay
         self._ready = ready
@@ -93,7 +98,9 @@ class Sharing:
             portable.resume(connection, handover, spool)
         except Exception:
             server.handler_failed(connection.fd)
-        if handover.is_idle and self._has_more_than_its_share():
+        if server.is_leaving:
+            self.pass_on(connection)
+        elif handover.is_idle and self._has_more_than_its_share():
             server.acceptor.let_siblings_take()
 
     def leave(self) -> None:
@@ -109,7 +116,7 @@ class Sharing:
 
     def thread_awaited(self) -> None:
         """A complete request has found no free thread: soon another worker may have it."""
-        if not self._patience.entries:
+        if self.passes_on and not self._patience.entries:
             self._patience.start(None)
 
     def attend(self) -> None:
@@ -126,8 +133,31 @@ class Sharing:
                     server.loop.handlers[fd](events)
             except Exception:
                 server.handler_failed(fd)
-        if shares and server.loop.soon:
+        self._settle_taken()
+        if server.is_leaving:
+            self._pass_on_all(list(server.connections.values()))
+        elif shares and server.loop.soon:
             self._pass_on_all([c for c in server.connections.values() if c.state is State.NEXT])
+
+    def _settle_taken(self) -> None:
+        """Put what an order has made the acceptor take where it can be served from, here or elsewhere."""
+        acceptor = self._server.acceptor
+        for _ in range(len(acceptor.taken)):
+            sock, told, source = acceptor.taken.popleft()
+            if not isinstance(source, Relay):
+                self._server.admit_later(sock, told, source)
+            elif self._send_back(sock, *told):
+                sock.close()
+            else:
+                acceptor.taken.append((sock, told, source))
+
+    def _send_back(self, sock: socket.socket, handover: Handover, spool_fd: int | None) -> bool:
+        fds = [sock.fileno()] if spool_fd is None else [sock.fileno(), spool_fd]
+        if not self._relay.send(handover, fds):
+            return False
+        if spool_fd is not None:
+            os.close(spool_fd)
+        return True
 
     def _pass_on_all(self, connections: Iterable[Connection | Introduction]) -> None:
         """Send all that can go, until the relay is full."""
