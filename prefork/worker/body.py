@@ -30,33 +30,37 @@ class IncomingBody:
         "rest",
     )
 
-    def __init__(self, head: Head, limits: HeadLimits, storage: Storage, memory_bytes: int) -> None:
-        """``memory_bytes``: how much may be held in memory. Raises ``BadRequest`` if there can be no room."""
+    def __init__(
+        self,
+        head: Head,
+        limits: HeadLimits,
+        storage: Storage,
+        memory_bytes: int,
+        spool: SpoolFile | None = None,
+    ) -> None:
+        """``memory_bytes``: how much may be held in memory. ``spool``: the first part, from another process.
+
+        Raises ``BadRequest`` if there can be no room.
+        """
         self.head = head
         self.head_bytes = b""
         """The head as it was received; empty if the body came with it."""
         self.rest = b""
         """Once complete: the bytes after the body, which are the next request's."""
-        self._missing_bytes = head.content_length
+        self._missing_bytes = head.content_length - (spool.size if spool is not None else 0)
         self._chunked = ChunkedDecoder(limits) if head.chunked else None
         self._received = b""
         """Not yet settled; the whole body if it came at once, which then is neither copied nor counted."""
         self._buffer: BytesIO | None = None
-        self._spool: SpoolFile | None = None
-        self._size = 0
+        self._spool = spool
+        self._size = spool.size if spool is not None else 0
         """In the buffer, or in the spool file."""
         self._taken_bytes = 0
         """Of the worker's memory."""
         self._storage = storage
         self._memory_bytes = memory_bytes
-        if head.content_length > memory_bytes:
+        if head.content_length > memory_bytes and spool is None:
             self._check_room(head.content_length)
-
-    def begin_with(self, spool: SpoolFile) -> None:
-        """Take a file with the first part of the body, from another process."""
-        self._spool = spool
-        self._size = len(spool)
-        self._missing_bytes -= self._size
 
     def portable(self, most_bytes: int) -> tuple[bytes, SpoolFile | None] | None:
         """Return the head and, behind it or in a file, what is held of the body; None if it has to stay here.

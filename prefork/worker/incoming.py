@@ -129,6 +129,8 @@ class Incoming(Outgoing):
                 if known_bytes:
                     self.hold(b"")
                 self.begin_body(head, data, end)
+                if head.expect_continue and not rest and self.state is _BODY:
+                    self._invite()
                 return
             if rest or known_bytes:
                 self.hold(rest)
@@ -148,11 +150,10 @@ class Incoming(Outgoing):
     def begin_body(self, head: Head, data: bytes, end: int, spool: SpoolFile | None = None) -> None:
         """``data`` holds the head up to ``end``, and what came after it. ``spool``: what came before that."""
         server = self.server
-        body = self.body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes)
+        body = self.body = IncomingBody(head, server.limits, server.storage, server.body_memory_bytes, spool)
         if spool is not None:
-            body.begin_with(spool)
-        received = data[end:]
-        if body.feed(received):
+            body.head_bytes = data[:end]
+        if body.feed(data[end:]):
             if body.rest:
                 self.hold(body.rest)
             self.run(head, body.take(), b"" if spool else data)
@@ -161,11 +162,13 @@ class Incoming(Outgoing):
         self.state = _BODY
         self.watch(self.on_readable)
         self.server.body.start(self)
-        if head.expect_continue and not received and spool is None:
-            try:
-                self.write(CONTINUE)
-            except ClientGone:
-                self.close()
+
+    def _invite(self) -> None:
+        """Tell a client to send the body for which it waits to be asked."""
+        try:
+            self.write(CONTINUE)
+        except ClientGone:
+            self.close()
 
     def _receive_body(self, data: bytes) -> None:
         body = self.body

@@ -37,14 +37,14 @@ class Introduction:
 
     def start(self) -> None:
         """Begin with a connection just accepted: mostly the header is already here."""
-        if peer_name(self.address) not in self.server.peers.trust:
-            self._refuse("it is not in proxy.trust")
-            return
         self.wait()
-        self._on_readable(0)
+        self.on_readable(0)
 
     def wait(self) -> None:
         """Begin without a look at what may have come."""
+        if peer_name(self.address) not in self.server.peers.trust:
+            self._refuse("it is not in proxy.trust")
+            return
         self.go_on()
         self.server.introductions.start(self)
 
@@ -56,7 +56,7 @@ class Introduction:
 
     def go_on(self) -> None:
         """Be told by the loop."""
-        self.server.loop.watch(self.fd, self._on_readable)
+        self.server.loop.watch(self.fd, self.on_readable)
 
     def shorten(self, due: float) -> None:
         """Have the deadline end at ``due`` if that is earlier."""
@@ -68,25 +68,8 @@ class Introduction:
         if shares:
             self.server.pass_on(self)
 
-    def expire(self) -> None:
-        """Give up, after one more look."""
-        self._on_readable(0)
-        if self.state is State.INTRODUCTION:
-            # A silent one is a health check of a port, or a client that opens ahead: nothing to complain of.
-            if self.raw:
-                self._refuse(SILENT)
-            else:
-                self.close()
-
-    def close(self) -> None:
-        """Close, without a word: who speaks to us is not known."""
-        if self._leave():
-            self.server.forget(self)
-            self.sock.close()
-
-    abort = close
-
-    def _on_readable(self, events: int) -> None:
+    def on_readable(self, events: int) -> None:
+        """Receive the header, and not one byte more. Called by the loop, perhaps without cause."""
         if self.state is not State.INTRODUCTION:
             return
         known = len(self.raw)
@@ -109,6 +92,24 @@ class Introduction:
         if header is not None:
             self._leave()
             self.server.introduce(self, header)
+
+    def expire(self) -> None:
+        """Give up, after one more look."""
+        self.on_readable(0)
+        if self.state is State.INTRODUCTION:
+            # A silent one is a health check of a port, or a client that opens ahead: nothing to complain of.
+            if self.raw:
+                self._refuse(SILENT)
+            else:
+                self.close()
+
+    def close(self) -> None:
+        """Close, without a word: who speaks to us is not known."""
+        if self._leave():
+            self.server.forget(self)
+            self.sock.close()
+
+    abort = close
 
     def _refuse(self, reason: str) -> None:
         self.server.note_refused_peer(self, reason)

@@ -49,14 +49,19 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
 
 def resume(connection: Connection | Introduction, handover: Handover, spool: SpoolFile | None) -> None:
     """Go on where another worker has left off, with its deadline."""
-    if handover.stage is Stage.BODY and isinstance(connection, Connection):
+    if isinstance(connection, Introduction):
+        connection.wait()
+    elif handover.stage is Stage.BODY:
         _resume_body(connection, handover.raw, spool)
-    elif handover.raw and isinstance(connection, Connection):
+    elif handover.raw:
         connection.receive_head(handover.raw)
     else:
-        connection.start()
+        connection.wait()
+    # Before another look: what comes with it has deadlines of its own.
     if handover.due is not None:
         connection.shorten(handover.due)
+    if handover.is_idle:
+        connection.on_readable(0)
 
 
 def _resume_body(connection: Connection, raw: bytes, spool: SpoolFile | None) -> None:
@@ -64,6 +69,8 @@ def _resume_body(connection: Connection, raw: bytes, spool: SpoolFile | None) ->
     try:
         connection.begin_body(connection.parser.parse(raw[:end]), raw, end, spool)
     except BadRequest as refusal:  # the config may have changed
+        if spool is not None:
+            spool.close()
         connection.refuse(refusal.status, refusal.reason, raw)
 
 

@@ -78,6 +78,8 @@ class Sharing:
         self._is_blocked = not self._relay.send(*parcel)
         if self._is_blocked:
             connection.go_on()
+            if self._server.is_leaving and not self._retry.entries:
+                self._retry.start(None)
             return False
         self._server.cell.add_handed_over()
         connection.close()
@@ -181,8 +183,6 @@ class Sharing:
 
     def _pass_on_rest(self) -> None:
         self._pass_on_all(list(self._server.connections.values()))
-        if self._is_blocked:
-            self._retry.start(None)
 
     def _close_rest(self) -> None:
         """The siblings have not taken everything in time: end as if there were none."""
