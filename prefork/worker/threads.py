@@ -71,11 +71,14 @@ class ApplicationThreads(Generic[T]):
         if self._running == self._count:
             self.waiting.append(item)
             return
-        self._running += 1
+        self._start(item)
         if self._running == self._count:
             self._before_turn = self._running
             # A connection taken now would wait for a thread; a sibling may be idle.
             self._acceptor.hold("threads", take=False)
+
+    def _start(self, item: T) -> None:
+        self._running += 1
         if self._idle_cells and self._running > self._count - len(self._idle_cells):
             cell = self._idle_cells.pop()
             threading.Thread(
@@ -97,7 +100,7 @@ class ApplicationThreads(Generic[T]):
         while self.waiting and self._running < self._count:
             following = self.waiting.popleft()
             if self._begin(following):
-                self.submit(following)
+                self._start(following)
         if self._running < self._count:
             self._acceptor.release("threads")
         else:
