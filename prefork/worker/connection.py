@@ -6,6 +6,7 @@ Its states, and which thread may touch it in which of them, are in ``connection_
 from __future__ import annotations
 
 import select
+from functools import partial
 from socket import MSG_DONTWAIT, socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -162,8 +163,18 @@ class Connection(Outgoing):
     def expire_sending(self) -> None:
         self._on_writable(0)
         if self.state is _FLUSHING and self not in self.server.sending.entries:
-            self.abort()
+            self.cut_off(f"it took nothing for {self.send_timeout_s:g} s")
             self.close()
+
+    # For its part as an ``Outgoing``.
+
+    def cut_off(self, reason: str) -> ClientGone:
+        self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))
+        return super().cut_off(reason)
+
+    def holds_worker(self) -> bool:
+        threads = self.server.threads
+        return threads is None or threads.full or self.state is not _RUNNING
 
     # Receiving.
 

@@ -69,6 +69,11 @@ class ApplicationThreads(Generic[T]):
         """Is anything being worked on, or waiting to be?"""
         return self._submitted > 0
 
+    @property
+    def full(self) -> bool:
+        """Is there no thread for one more item? May be asked from any thread."""
+        return self._submitted >= self._count
+
     def _serve(self, cell: BindableCell) -> None:
         cell.bind()
         take, post = self._queue.get, self._loop.post
