@@ -232,7 +232,7 @@ class Connection(Outgoing):
         if body.feed(received):
             if body.rest:
                 self._hold(body.rest)
-            self._run(head, body.take())
+            self._run(head, body.take(server.threads is not None and server.threads.full))
             return
         self.state = _BODY
         self._watch(self.on_readable)
