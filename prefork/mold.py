@@ -149,7 +149,7 @@ class Mold:
             self._log.warning(
                 "tmp-dir-unusable",
                 f"tmp_dir: cannot write a temporary file in {folder}: {why}; larger request bodies are answered with "
-                "507, and a slow reader of a large response holds its thread. Give tmp_dir a writable directory (with "
+                "507, and slow readers of large responses may be cut off. Give tmp_dir a writable directory (with "
                 "a read-only root a tmpfs), or set limits.spool to 0",
                 tmp_dir=folder,
             )

@@ -3,7 +3,7 @@
 One ``SOCK_SEQPACKET`` pair for all generations of a pool. The master makes it and holds both ends for as long as the
 pool lives, so that what is on its way outlives every worker; each worker inherits both. What the messages say is
 between workers, see ``prefork.worker.handover``; the master sends none but nudges.
-See docs/decisions/0009-relay-and-steward.md. Used by the master.
+See docs/decisions/0010-relay-and-steward.md. Used by the master.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Limits:
     )
     memory: int = key(
         "256MiB",
-        Size(0, 1024 * GIB),
+        Size(MIB, 1024 * GIB),
         "What a worker holds in memory of requests and responses together; an eighth of it of heads alone.",
     )
     spool: int = key(

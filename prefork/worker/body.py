@@ -103,8 +103,13 @@ class IncomingBody:
             self._settle()
         return complete
 
-    def take(self) -> bytes | IncomingBody:
-        """Return the complete body: bytes if it came at once, else this, as a ``FileBody``."""
+    def take(self, will_wait: bool = False) -> bytes | IncomingBody:
+        """Return the complete body: bytes if it came at once, else this, as a ``FileBody``.
+
+        ``will_wait``: so do many others, for a thread, so it is to be counted however it came. Raises ``BadRequest``.
+        """
+        if will_wait and not self._size:
+            self._settle()
         return self if self._size else self._received
 
     def __len__(self) -> int:

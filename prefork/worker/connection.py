@@ -6,6 +6,7 @@ Its states, and which thread may touch it in which of them, are in ``connection_
 from __future__ import annotations
 
 import select
+from functools import partial
 from socket import MSG_DONTWAIT, MSG_PEEK
 from types import MappingProxyType
 from typing import Any
@@ -165,8 +166,18 @@ class Connection(Incoming):
     def expire_sending(self) -> None:
         self._on_writable(0)
         if self.state is _FLUSHING and self not in self.server.sending.entries:
-            self.abort()
+            self.cut_off(f"it took nothing for {self.send_timeout_s:g} s")
             self.close()
+
+    # For its part as an ``Outgoing``.
+
+    def cut_off(self, reason: str) -> ClientGone:
+        self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))
+        return super().cut_off(reason)
+
+    def holds_worker(self) -> bool:
+        threads = self.server.threads
+        return threads is None or threads.full or self.state is not _RUNNING
 
     # Handing over to the application, and what comes after it.
 
@@ -191,7 +202,7 @@ class Connection(Incoming):
             server.work(self, server.main_cell)
             self.finish()
         else:
-            if threads.has_free:
+            if not threads.full:
                 self.state = _RUNNING
             else:
                 self.state = _WAITING

@@ -17,7 +17,7 @@ Environ = dict[str, Any]
 
 
 class ClientGone(ConnectionError):
-    """The client closed or reset the connection, or stopped reading for longer than ``timeouts.send``."""
+    """The client closed or reset the connection, or was cut off because it did not read."""
 
 
 class FileBody(Protocol):
@@ -56,7 +56,7 @@ class Writer(Protocol):
     def write(self, data: bytes | Sequence[bytes]) -> None:
         """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
 
-        May block for as long as the buffer is full and the client makes progress. Raises ``ClientGone``.
+        May block while the buffer is full and the client reads. Raises ``ClientGone``.
         """
 
     def write_file(self, head: bytes, fd: int, offset: int, count: int) -> None:

@@ -309,6 +309,11 @@ class HTTPServer(Server):
                 f"proxy_protocol: {reason}; more of these from there are not logged",
             )
 
+    def note_slow_reader(self, address: Any, reason: str) -> None:
+        """Count and log a connection that is cut off because its client does not read the response."""
+        self.cell.add_refused()
+        self.log.info("slow-reader-cut", f"cut off {shown_address(address)}: {reason}")
+
     def note_tls_failure(self, connection: Connection, reason: str) -> None:
         """Count and log a connection that ends because of its TLS, mostly in the handshake."""
         self.cell.add_refused()

@@ -156,7 +156,10 @@ class Incoming(Outgoing):
         if body.feed(data[end:]):
             if body.rest:
                 self.hold(body.rest)
-            self.run(head, body.take(), b"" if spool else data)
+            will_wait = server.threads is not None and server.threads.full
+            if will_wait:
+                body.head_bytes = data[:end]
+            self.run(head, body.take(will_wait), b"" if spool else data)
             return
         body.head_bytes = data[:end]
         self.state = _BODY

@@ -12,7 +12,11 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from fcntl import ioctl
+from math import inf
 from socket import MSG_DONTWAIT, MSG_MORE
+from termios import TIOCOUTQ
+from time import monotonic
 
 from prefork.worker.exchange import ClientGone
 from prefork.worker.pending import VECTOR, Pending
@@ -21,6 +25,11 @@ from prefork.worker.storage import Storage
 _JOIN_BYTES = 64 * 1024
 """Up to here copying the pieces into one is cheaper than a vectored write."""
 _READ_BYTES = 64 * 1024
+PATIENCE_S = 1.0
+"""So long one client may hold up a worker; see docs/decisions/0009-slow-readers-without-room.md."""
+STEADY_BYTES_PER_S = 256 * 1024
+"""Who takes so much does not use up patience."""
+_INT = struct.Struct("i")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -30,7 +39,7 @@ class Outgoing:
     All bytes leave by ``sock.send``, ``send_pieces`` and ``send_file``: what they are wrapped in is decided there.
     """
 
-    __slots__ = ("gone", "memory_bytes", "output", "send_timeout_s", "sock", "storage")
+    __slots__ = ("gone", "memory_bytes", "output", "patience_s", "send_timeout_s", "sock", "storage")
 
     def __init__(
         self, sock: socket.socket, storage: Storage, memory_bytes: int, send_timeout_s: float
@@ -41,6 +50,8 @@ class Outgoing:
         self.send_timeout_s = send_timeout_s
         self.output: Pending | None = None
         """What waits for the socket; None in the ordinary case that nothing ever had to."""
+        self.patience_s = PATIENCE_S
+        """What is left of it, on this connection."""
         self.gone = False
         """Is the connection useless, because the client is gone or it was aborted?"""
 
@@ -48,7 +59,8 @@ class Outgoing:
         """Send ``data`` (a sequence as if joined), keeping what the socket does not take.
 
         Up to ``memory_bytes`` are kept in memory, and more in a temporary file. If there can be no more of that
-        either, wait, as long as the client takes some of it within each ``send_timeout_s``. Raises ``ClientGone``.
+        either, wait, as long as the client takes some of it within each ``send_timeout_s``; while that holds up the
+        whole worker, only for a steady reader. Raises ``ClientGone``.
         """
         if not isinstance(data, bytes):
             if sum(map(len, data)) > _JOIN_BYTES:
@@ -151,6 +163,15 @@ class Outgoing:
             except OSError:
                 pass  # Reset by the client already.
 
+    def cut_off(self, reason: str) -> ClientGone:
+        """Give up a client that does not read; return what its producer is to raise."""
+        self.abort()
+        return ClientGone(f"cut off a slow reader: {reason}")
+
+    def holds_worker(self) -> bool:
+        """While the thread in which this runs waits: is nobody else served?"""
+        return True
+
     def drop_output(self) -> None:
         """Forget what is kept: memory, files and their descriptors."""
         if self.output is not None:
@@ -199,12 +220,37 @@ class Outgoing:
     def _wait_for_room(self, output: Pending) -> None:
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
-        timeout_ms = int(self.send_timeout_s * 1000) or None
+        timeout_s = self.send_timeout_s or inf
+        left_bytes = self._left_bytes()
+        looked_at = progress_at = monotonic()
         while output.is_over(self.memory_bytes):
-            if not poll.poll(timeout_ms):
-                self.abort()
-                raise ClientGone(f"the client took nothing for {self.send_timeout_s:g} s")
-            self.flush()
+            if looked_at - progress_at >= timeout_s:
+                raise self.cut_off(f"it took nothing for {timeout_s:g} s")
+            if not self.patience_s and self.holds_worker():
+                raise self.cut_off("no memory or file has room for its response, and it held up the worker")
+            if poll.poll(1 + int(1000 * min(self.patience_s or PATIENCE_S, timeout_s))):
+                self.flush()
+            now = monotonic()
+            taken_bytes = left_bytes - self._left_bytes()
+            if taken_bytes > 0:
+                progress_at = now
+            patience_s = self.patience_s - (now - looked_at) + taken_bytes / STEADY_BYTES_PER_S
+            self.patience_s = min(max(patience_s, 0.0), PATIENCE_S)
+            left_bytes -= taken_bytes
+            looked_at = now
+
+    def _left_bytes(self) -> int:
+        """Return how much the client has not acknowledged: what is kept, and what the kernel holds.
+
+        The kernel calls a socket writable only when a third of its buffer is free, which may be a megabyte: who goes
+        by that takes a slow reader for one that has stopped.
+        """
+        kept_bytes = self.output.unsent_bytes if self.output is not None else 0
+        try:
+            queued_bytes: int = _INT.unpack(ioctl(self.sock, TIOCOUTQ, bytes(_INT.size)))[0]
+        except OSError:
+            return kept_bytes
+        return kept_bytes + queued_bytes
 
     def _lost(self, error: OSError) -> ClientGone:
         self.gone = True

@@ -1,6 +1,6 @@
 """A worker's ends of its pool's relay: sending a connection to whoever is free, and taking one.
 
-Runs only in a worker. Nothing here blocks. See docs/decisions/0009-relay-and-steward.md.
+Runs only in a worker. Nothing here blocks. See docs/decisions/0010-relay-and-steward.md.
 """
 
 from __future__ import annotations

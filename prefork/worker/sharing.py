@@ -1,7 +1,7 @@
 """A worker's part in the sharing of connections: passing them on to siblings, and adopting theirs.
 
 Runs in a worker, in whoever has the baton: the thread of the serve loop, or the steward. The protocol, and the
-races it was made for, are in docs/decisions/0009-relay-and-steward.md.
+races it was made for, are in docs/decisions/0010-relay-and-steward.md.
 """
 
 from __future__ import annotations

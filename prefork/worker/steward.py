@@ -1,7 +1,7 @@
 """The steward: a thread that does what the serve loop cannot while its thread is inside the application.
 
 Runs in a worker with one application thread. It ticks while requests keep coming, and sleeps for good after a while
-without one; the next request wakes it. See docs/decisions/0009-relay-and-steward.md for the baton and the races.
+without one; the next request wakes it. See docs/decisions/0010-relay-and-steward.md for the baton and the races.
 """
 
 from __future__ import annotations

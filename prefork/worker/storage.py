@@ -101,7 +101,7 @@ class Storage:
             self._log.error(
                 "spool-failed",
                 f"cannot spool to a temporary file in {self._folder}: {error.strerror or error}; until that works, "
-                "large request bodies are answered with 507, and a slow reader of a large response holds its thread",
+                "large request bodies are answered with 507, and slow readers of large responses may be cut off",
             )
 
     def spool_works(self) -> None:

@@ -57,9 +57,9 @@ class ApplicationThreads(Generic[T]):
         """While all threads are busy: so many items are done before new connections have their turn."""
 
     @property
-    def has_free(self) -> bool:
-        """Would an item be worked on at once?"""
-        return self._running < self._count
+    def full(self) -> bool:
+        """Is there no thread for one more item? May be asked from any thread."""
+        return self._running >= self._count
 
     @property
     def busy(self) -> bool:
@@ -68,11 +68,11 @@ class ApplicationThreads(Generic[T]):
 
     def submit(self, item: T) -> None:
         """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise."""
-        if self._running == self._count:
+        if self.full:
             self.waiting.append(item)
             return
         self._start(item)
-        if self._running == self._count:
+        if self.full:
             self._before_turn = self._running
             # A connection taken now would wait for a thread; a sibling may be idle.
             self._acceptor.hold("threads", take=False)
@@ -97,11 +97,11 @@ class ApplicationThreads(Generic[T]):
     def _finish(self, item: T) -> None:
         self._running -= 1
         self._done(item)
-        while self.waiting and self._running < self._count:
+        while self.waiting and not self.full:
             following = self.waiting.popleft()
             if self._begin(following):
                 self._start(following)
-        if self._running < self._count:
+        if not self.full:
             self._acceptor.release("threads")
         else:
             # The requests of our own connections may keep all threads busy for ever. If a sibling were idle it

@@ -116,8 +116,8 @@ class Serving:
         self.family = listener.family
         self.clients: list[Client] = []
         self.turns = 0
-        self._thread = threading.Thread(target=server.serve_forever)
-        self._thread.start()
+        self.thread = threading.Thread(target=server.serve_forever)
+        self.thread.start()
 
     def connect(self) -> Client:
         client = Client(self.address, self.family)
@@ -133,7 +133,7 @@ class Serving:
         return results[0]
 
     def ended(self) -> bool:
-        return not self._thread.is_alive()
+        return not self.thread.is_alive()
 
     def stop(self) -> None:
         if not self.ended():
@@ -141,7 +141,7 @@ class Serving:
                 self.server.loop.post(self.server.quit)
             except OSError:
                 pass  # It ended by itself in this moment.
-        self._thread.join(PATIENCE_S)
+        self.thread.join(PATIENCE_S)
         assert self.ended()
         for client in self.clients:
             client.close()

@@ -75,7 +75,7 @@ def test_watch_calls_from_the_loop() -> None:
     with serving(echo) as server:
         server.call(lambda: server.server.watch(reader, callback))
         os.write(writer, b"x")
-        eventually(lambda: called == [server._thread.ident])
+        eventually(lambda: called == [server.thread.ident])
         server.call(lambda: server.server.unwatch(reader))
         os.write(writer, b"x")
         assert server.connect().get()[0] == 200

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from serving_harness import Events, echo, eventually, serving
 
+from prefork.worker import outgoing
 from prefork.worker.exchange import ClientGone
 from prefork.worker.outgoing import Outgoing
 from prefork.worker.storage import Storage
@@ -53,6 +54,51 @@ def test_a_stopped_reader_is_cut_at_the_send_deadline(limit: int) -> None:
         stopped.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
         eventually(lambda: server.server.cell.counts().accepted == 1 and server.server.open_connections == 0)
         assert stopped.reset()
+        [line] = server.log.named("slow-reader-cut")
+        assert "took nothing for 0.2 s" in line
+        assert server.server.cell.counts().refused == 1
+
+
+def test_without_room_a_stopped_reader_does_not_hold_up_the_worker() -> None:
+    with serving(big, limits={"spool": 0}) as server:
+        stopped = server.connect()
+        stopped.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
+        eventually(server.server.cell.running)
+        # The send deadline is that of the harness, a minute, for which nobody has the patience.
+        assert server.connect().get("/fast")[2] == b"GET /fast "
+        assert stopped.reset()
+        [line] = server.log.named("slow-reader-cut")
+        assert "it held up the worker" in line
+
+
+def test_a_stopped_reader_may_have_a_thread_as_long_as_there_is_another(monkeypatch: Any) -> None:
+    monkeypatch.setattr(outgoing, "PATIENCE_S", 0.1)
+    with serving(big, threads=2, limits={"spool": 0}) as server:
+        stopped = [server.connect() for _ in range(2)]
+        stopped[0].send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
+        eventually(lambda: 0.0 in [c.patience_s for c in list(server.server.connections.values())])
+        fast = server.connect()
+        for _ in range(100):
+            assert fast.get("/fast")[2] == b"GET /fast "
+        assert not server.log.lines
+        stopped[1].send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert fast.get("/fast")[2] == b"GET /fast "
+        assert server.log.named("slow-reader-cut")
+
+
+def test_without_room_a_trickle_is_not_enough(monkeypatch: Any) -> None:
+    monkeypatch.setattr(outgoing, "STEADY_BYTES_PER_S", 1 << 50)
+
+    def endless(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        while True:
+            yield bytes(100_000)
+
+    with serving(endless, limits={"spool": 0, "response_memory": 0}) as server:
+        reader = server.connect()
+        reader.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert reader.reset()
+        assert "it held up the worker" in server.log.named("slow-reader-cut")[0]
 
 
 def test_beyond_the_memory_limit_the_producer_waits() -> None:
@@ -65,7 +111,7 @@ def test_beyond_the_memory_limit_the_producer_waits() -> None:
             produced += 1
             yield bytes(256 * 1024)
 
-    with serving(app, limits={"response_memory": 512 * 1024, "spool": 0}) as server:
+    with serving(app, threads=2, limits={"response_memory": 512 * 1024, "spool": 0}) as server:
         client = server.connect()
         client.send(b"GET / HTTP/1.0\r\n\r\n")
         eventually(lambda: produced > 2)
@@ -79,7 +125,7 @@ def test_beyond_the_memory_limit_the_producer_waits() -> None:
 
 def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
     ours, theirs = socket.socketpair()
-    outgoing = Outgoing(ours, Storage(1 << 30, 0, "", Events()), 64 * 1024 * 1024, 1.0)
+    way = Outgoing(ours, Storage(1 << 30, 0, "", Events()), 64 * 1024 * 1024, 1.0)
     pieces = [bytes([number]) * (number * 1000) for number in range(1, 200)]
     received = bytearray()
 
@@ -88,22 +134,22 @@ def test_outgoing_keeps_order_and_gives_up_when_the_client_is_gone() -> None:
             received.extend(data)
 
     for piece in pieces:
-        outgoing.write([piece, b"", piece])
-    assert outgoing.output
+        way.write([piece, b"", piece])
+    assert way.output
     reader = threading.Thread(target=read)
     reader.start()
-    while outgoing.output:
-        outgoing.flush()
+    while way.output:
+        way.flush()
     ours.shutdown(socket.SHUT_WR)
     reader.join()
     assert received == b"".join(piece * 2 for piece in pieces)
     theirs.close()
     with pytest.raises(ClientGone):
-        outgoing.write(b"x")
-    assert outgoing.gone
+        way.write(b"x")
+    assert way.gone
     with pytest.raises(ClientGone):
-        outgoing.write(b"x")
-    outgoing.abort()
+        way.write(b"x")
+    way.abort()
     ours.close()
 
 

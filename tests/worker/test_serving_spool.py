@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_harness import Events, Serving, echo, eventually, serving
+from serving_harness import Events, Gate, Serving, echo, eventually, serving
 
 from prefork import temporary
 from prefork.worker.exchange import ClientGone
@@ -162,7 +162,8 @@ def test_a_full_disk_is_507_with_one_line_in_the_log(full: str, monkeypatch: pyt
     limits = {"body_memory": 1000, "response_memory": 1000, "body": 1 << 30}
     if full == "disk":
         monkeypatch.setattr(temporary, "open_unlinked", lambda folder: os.open("/dev/full", os.O_RDWR))
-    with serving(app, limits=limits, tmp_dir="/nonexistent") as server:
+    # With a thread to spare, or a reader that a busy machine keeps waiting is cut off.
+    with serving(app, threads=2, limits=limits, tmp_dir="/nonexistent") as server:
         for _ in range(2):
             client = server.connect()
             client.send(length_framed(bytes(500_000)))
@@ -354,3 +355,23 @@ def test_heads_beyond_the_memory_are_refused_and_bodies_leave_room_for_them(tmp_
         more.close()
         eventually(lambda: state(server) == (0, 0, 0))
         assert len(server.log.named("request-refused")) == 2
+
+
+def test_requests_that_wait_for_a_thread_are_counted(tmp_path: Path) -> None:
+    gate = Gate()
+    limits = {"memory": 64 * KIB, "body_memory": 100_000}
+    with serving(gate, threads=2, limits=limits, tmp_dir=str(tmp_path)) as server:
+        busy, queued = [server.connect() for _ in range(2)], [server.connect() for _ in range(2)]
+        for client in queued:
+            assert client.get()[0] == 200  # accepted, as it would not be later
+        for client in busy:
+            client.send(b"POST /wait HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc")
+            gate.await_entry()
+        assert state(server) == (0, 0, 0)
+        for client, expected in zip(queued, [(40_000, 0, 0), (40_000, 40_000, 1)], strict=True):
+            client.send(length_framed(bytes(40_000)))
+            eventually(lambda expected=expected: state(server) == expected)  # type: ignore[misc]
+        gate.opened.set()
+        for client in busy + queued:
+            assert client.response()[0] == 200
+        eventually(lambda: state(server) == (0, 0, 0))
