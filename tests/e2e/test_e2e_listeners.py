@@ -144,7 +144,6 @@ def test_what_waits_in_a_kept_listener_is_served_by_new_workers(server: Server) 
 def test_what_waits_in_a_removed_listener_is_served(server: Server, kind: str) -> None:
     server.serve(CONFIG % (f"{MAIN}, {EXTRA[kind]}", 1), GATED)
     extra = extra_of(server, kind)
-    [old] = server.wait_for_workers(1)
     with busy_workers(server, 1), ExitStack() as stack:
         waiting = [stack.enter_context(send(extra)) for _ in range(5)]
         server.configure(CONFIG % (MAIN, 1), GATED)
@@ -152,8 +151,8 @@ def test_what_waits_in_a_removed_listener_is_served(server: Server, kind: str) -
         assert is_refused(extra)
         wait_for(lambda: not (server.folder / "extra.sock").exists(), "the end of the socket's file")
         (server.folder / "go").touch()
-        for sock in waiting:
-            assert read_response(sock)[1].endswith(f" {old}")
+        for sock in waiting:  # by the old worker, or handed over by it to the new one
+            assert read_response(sock)[0] == 200
     server.wait_for_workers(0, "gen 1")
     assert len(listener_inodes(server.pid)) == 1
     assert server.stop() == 0

@@ -83,8 +83,8 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
         wait_for_generation(server, 2)
     [mold], workers = server.molds(), server.workers()
 
-    # logs, lifeline, doorbell, channel and listener, last words
-    heritage = Counter({"server.log": 2, "pipe": 1, "anon_inode:[eventfd]": 1, "socket": 2, LAST_WORDS: 1})
+    # logs, lifeline, doorbell, channel and listener and relay, last words
+    heritage = Counter({"server.log": 2, "pipe": 1, "anon_inode:[eventfd]": 1, "socket": 4, LAST_WORDS: 1})
     assert kinds(mold) == heritage
     for worker in workers:
         # its own: the epoll, and eventfds that wake it from other threads and by SIGTERM
@@ -93,17 +93,17 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
     sockets = [
         {link for link in descriptors(pid).values() if link.startswith("socket:")} for pid in (mold, *workers)
     ]
-    listener = set.intersection(*sockets)
-    assert len(listener) == 1
-    assert len(set.union(*sockets)) == 1 + 3  # each has a channel of its own
+    listener_and_relay = set.intersection(*sockets)
+    assert len(listener_and_relay) == 3
+    assert len(set.union(*sockets)) == 3 + 3  # each has a channel of its own
 
     [lifeline] = set.union(*(pipe_ends(pid, os.O_RDONLY) for pid in (mold, *workers)))
     assert lifeline in pipe_ends(server.pid, os.O_WRONLY)
     assert not any(pipe_ends(pid, os.O_WRONLY) for pid in (mold, *workers))
 
 
-def test_nobody_has_threads(server: Server) -> None:
-    server.serve(CONFIG)
+def test_nobody_has_threads_but_the_steward(server: Server) -> None:
+    server.serve(CONFIG + "share_connections: false\n")
     server.get()
     for pid in (server.pid, *server.molds(), *server.wait_for_workers(2)):
         assert len(os.listdir(f"/proc/{pid}/task")) == 1, title(pid)
