@@ -55,6 +55,7 @@ class Acceptor:
         """What was taken: the socket, the client's address or what a sibling says of it, and where it is from."""
         self.relay: Relay | None = None
         """To be set before ``open``, if at all."""
+        self._has_left_relay = False
         self.reasons: set[str] = set()
         self._listeners = list(listeners)
         self._loop = loop
@@ -170,10 +171,16 @@ class Acceptor:
                 self._loop.epoll.unregister(self.relay)
                 self.take(self.relay)
             self._rest.stop(None, None)
-            self.relay = None
+            self._has_left_relay = True
+
+    def return_to_relay(self) -> None:
+        """Take from the relay again: all the others may leave before us."""
+        self._has_left_relay = False
+        self._register()
 
     def _sources(self) -> list[Source]:
-        return [*([self.relay] if self.relay is not None else ()), *self._listeners]
+        relay = self.relay if not self._has_left_relay else None
+        return [*([relay] if relay is not None else ()), *self._listeners]
 
     def _register(self) -> None:
         if self.reasons:

@@ -21,6 +21,9 @@ T = TypeVar("T")
 NEVER = float("inf")
 """The instant that does not come."""
 
+_FEW = 16
+"""So many entries in a heap are not worth tidying up."""
+
 
 class Deadlines(Generic[T]):
     """Things that expire ``timeout_s`` after their start; with 0 they never do."""
@@ -50,6 +53,10 @@ class Deadlines(Generic[T]):
         self.start(thing)
         if due < self.entries[thing]:
             self.entries[thing] = due
+            if len(self.early) > 2 * len(self.entries) + _FEW:
+                # Those that were stopped would keep their things until they are due.
+                self.early = [entry for entry in self.early if self.entries.get(entry[2]) == entry[0]]
+                heapq.heapify(self.early)
             heapq.heappush(self.early, (due, next(self._serial), thing))
 
     def nearest_early(self) -> float:

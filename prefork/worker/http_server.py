@@ -210,6 +210,11 @@ class HTTPServer(Server):
     def announce_closing(self) -> None:
         super().announce_closing()
         self.keep_no_more()
+        if self.is_leaving:
+            # Those to whom it hands over may be gone before it is: it has to take, rather than send.
+            self.is_leaving = False
+            self.acceptor.return_to_relay()
+            self.be_quiet()
 
     def drain(self, final: bool = False) -> None:
         super().drain(final)
@@ -260,7 +265,10 @@ class HTTPServer(Server):
     def take_last(self) -> bool:
         if self.closing:
             self.acceptor.take_handed_over()
-        return bool(self.acceptor.taken)
+            while self.acceptor.taken:
+                self._admit_taken()
+                self.acceptor.take_handed_over()
+        return self.open_connections > 0
 
     def disown(self) -> list[int]:
         self.storage.after_fork()

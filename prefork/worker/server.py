@@ -257,7 +257,7 @@ class Server:
         self.note_closed()
 
     def take_last(self) -> bool:
-        """Before the end, take what nobody else will; return whether there was anything."""
+        """Before the end, begin with what nobody else will take; return whether there is something to finish."""
         return False
 
     def adopt(self, request: socket.socket, handed_over: Any) -> None:

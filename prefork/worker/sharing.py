@@ -63,7 +63,7 @@ class Sharing:
         """Was the last connection that could go refused by the relay?"""
         make = server.loop.deadlines
         self._retry: Deadlines[None] = make(FULL_S, lambda _: self._pass_on_rest())
-        self._give_up: Deadlines[None] = make(give_up_s, lambda _: self._close_rest())
+        self._give_up: Deadlines[None] = make(give_up_s, lambda _: self._pass_on_rest())
         self._patience: Deadlines[None] = make(TICK_S, lambda _: self._pass_on_waiting())
 
     def pass_on(self, connection: Connection | Introduction) -> bool:
@@ -78,8 +78,8 @@ class Sharing:
         self._is_blocked = not self._relay.send(*parcel)
         if self._is_blocked:
             connection.go_on()
-            if self._server.is_leaving and not self._retry.entries:
-                self._retry.start(None)
+            if self._server.is_leaving:
+                self._wait_for_room()
             return False
         self._server.cell.add_handed_over()
         connection.close()
@@ -184,10 +184,14 @@ class Sharing:
     def _pass_on_rest(self) -> None:
         self._pass_on_all(list(self._server.connections.values()))
 
-    def _close_rest(self) -> None:
-        """The siblings have not taken everything in time: end as if there were none."""
-        self._server.keep_no_more()
-        self._server.be_quiet()
+    def _wait_for_room(self) -> None:
+        if self._give_up.entries:
+            if not self._retry.entries:
+                self._retry.start(None)
+        else:
+            # The siblings do not take everything in time: end as if there were none.
+            self._server.keep_no_more()
+            self._server.be_quiet()
 
     def _has_siblings(self) -> bool:
         return len(self._ready()) > 1
