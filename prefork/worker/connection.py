@@ -108,17 +108,14 @@ class Connection(Incoming):
             if self.state is state and self in queue.entries:
                 queue.start_at(self, due)
 
-    def attend(self, events: int, shares: bool) -> None:
-        """Do what can be done without the application, which the main thread is in; called by the steward.
-
-        ``shares``: may the connection be handed over?
-        """
+    def attend(self, events: int) -> None:
+        """Do what can be done without the application, which the main thread is in; called by the steward."""
         state = self.state
         if state is _FLUSHING:
             self._on_writable(events)
         elif state is _LINGERING:
             self.on_readable(events)
-        elif shares and (state is _IDLE or state is _HEAD or state is _BODY):
+        elif not self.is_private and (state is _IDLE or state is _HEAD or state is _BODY):
             try:
                 gone = not self.sock.recv(1, MSG_DONTWAIT | MSG_PEEK)
             except BlockingIOError:
@@ -127,8 +124,8 @@ class Connection(Incoming):
                 gone = True
             if gone:
                 self.close()
-            else:
-                self.server.pass_on(self)
+            elif self.server.sharing is not None:
+                self.server.sharing.offer(self)
 
     def announce_end(self) -> None:
         """Have the response that is under way announce that the connection will close."""

@@ -63,10 +63,10 @@ class Introduction:
         if self in self.server.introductions.entries:
             self.server.introductions.start_at(self, due)
 
-    def attend(self, events: int, shares: bool) -> None:
+    def attend(self, events: int) -> None:
         """Called by the steward while the main thread is in the application: have another worker read it."""
-        if shares:
-            self.server.pass_on(self)
+        if self.server.sharing is not None:
+            self.server.sharing.offer(self)
 
     def on_readable(self, events: int) -> None:
         """Receive the header, and not one byte more. Called by the loop, perhaps without cause."""

@@ -61,6 +61,8 @@ class Sharing:
         self._orders = frozenset(orders)
         self._is_blocked = False
         """Was the last connection that could go refused by the relay?"""
+        self._has_takers: bool | None = None
+        """While attending: is there another worker? None: nobody has asked yet."""
         make = server.loop.deadlines
         self._retry: Deadlines[None] = make(FULL_S, lambda _: self._pass_on_rest())
         self._give_up: Deadlines[None] = make(give_up_s, lambda _: self._pass_on_rest())
@@ -124,13 +126,13 @@ class Sharing:
     def attend(self) -> None:
         """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
         server = self._server
-        shares = server.is_leaving or self._has_siblings()
+        self._has_takers = None
         self._is_blocked = False
         for fd, events in server.loop.epoll.poll(0, MOST_EVENTS):
             connection = server.connections.get(fd)
             try:
                 if connection is not None:
-                    connection.attend(events, shares and not self._is_blocked)
+                    connection.attend(events)
                 elif fd in self._orders:
                     server.loop.handlers[fd](events)
             except Exception:
@@ -138,8 +140,17 @@ class Sharing:
         self._settle_taken()
         if server.is_leaving:
             self._pass_on_all(list(server.connections.values()))
-        elif shares and server.loop.soon:
-            self._pass_on_all([c for c in server.connections.values() if c.state is State.NEXT])
+        elif server.loop.soon:
+            for connection in list(server.connections.values()):
+                if connection.state is State.NEXT:
+                    self.offer(connection)
+
+    def offer(self, connection: Connection | Introduction) -> None:
+        """Pass on a connection that waits for the application, if there is anybody for it; only while attending."""
+        if self._has_takers is None:  # in most ticks nobody asks
+            self._has_takers = self._server.is_leaving or self._has_siblings()
+        if self._has_takers and not self._is_blocked:
+            self.pass_on(connection)
 
     def _settle_taken(self) -> None:
         """Put what an order has made the acceptor take where it can be served from, here or elsewhere."""
