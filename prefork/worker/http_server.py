@@ -98,8 +98,7 @@ class HTTPServer(Server):
         self.quiet = make(QUIET_S, Connection.expire_quiet)
         self._quiet = False
         self.connections: dict[int, Connection | Introduction] = {}
-        if introduced:
-            self.introductions = make(timeouts.head, Introduction.expire)
+        self.introductions = make(timeouts.head, Introduction.expire)
         self._entrances = entrances(listeners, introduced, tls)
 
     def share_connections(
