@@ -64,6 +64,7 @@ _MEMO_ENTRIES = 256
 _MEMO_LINE_BYTES = 256
 
 _COOKIE = b"\r\nCookie:"
+_COOKIE_BYTES = len(_COOKIE)
 
 
 class HeadParser:
@@ -102,7 +103,7 @@ class HeadParser:
         """Parse the complete head ``raw``, as found by ``find_end``. Raises ``BadRequest``."""
         head = self._heads.get(raw)
         if head is None:
-            cookie_at = raw.find(_COOKIE)
+            cookie_at = raw.rfind(_COOKIE)  # Mostly near the end.
             # After an empty line it would be the request line.
             if cookie_at > 0 and not raw.startswith(b"\r"):
                 head = self._parse_with_cookie(raw, cookie_at)
@@ -123,7 +124,7 @@ class HeadParser:
                 if "HTTP_COOKIE" not in head.environ and others.count(b"\n") - 2 < self.limits.fields:
                     self._cookieless.remember(others, head)
             return self._parse(raw)
-        environ = {**head.environ, "HTTP_COOKIE": parse_value(raw[at + len(_COOKIE) : end])}
+        environ = {**head.environ, "HTTP_COOKIE": parse_value(raw[at + _COOKIE_BYTES : end])}
         return tuple.__new__(Head, (*head[:5], environ, *head[6:]))
 
     def _parse(self, raw: bytes) -> Head:
