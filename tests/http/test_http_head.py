@@ -66,6 +66,7 @@ ACCEPTED: dict[str, tuple[bytes, dict[str, object]]] = {
     "latin-1": (get("X-A: \xe9"), {"HTTP_X_A": "\xe9"}),
     "joined": (get("X-A: 1", "x-a: 2"), {"HTTP_X_A": "1, 2"}),
     "cookies": (get("Cookie: a=1", "Cookie: b=2"), {"HTTP_COOKIE": "a=1; b=2"}),
+    "cookie": (get("Accept: b", "Cookie: a=1", "X-A: c"), {"HTTP_COOKIE": "a=1", "HTTP_X_A": "c"}),
     "underscore": (get("X_Role: admin", "X-Role: user"), {"HTTP_X_ROLE": "user"}),
     "underscore alone": (get("Content_Length: 5"), {"content_length": 0, "CONTENT_LENGTH": None}),
     "httpoxy": (get("Proxy: http://evil", "proxy: x"), {"HTTP_PROXY": None}),
