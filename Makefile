@@ -12,6 +12,9 @@ help:
 	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
 	@echo "make docs    write the generated parts of docs/ again"
 	@echo "make bench   compare with other servers and write docs/performance.md (5 minutes)"
+	@echo "make conformance  compare what servers make of valid, doubtful and malformed requests (10 minutes)"
+	@echo "make bench-reload, make bench-mixed"
+	@echo "             compare reloads and stops, and slow requests beside fast ones (4 minutes each)"
 	@echo "make fuzz    look for bytes that break the HTTP layer (40 minutes; less: make fuzz SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 
@@ -60,6 +63,17 @@ bench: $(VENV)/.demo
 	@.ci/apt cc=gcc taskset=util-linux
 	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
 	$(BIN)/python -m bench
+
+.PHONY: conformance
+conformance: $(VENV)/.demo
+	@.ci/apt cc=gcc taskset=util-linux
+	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
+	$(BIN)/python -m bench.conformance
+
+.PHONY: bench-reload bench-mixed
+bench-reload bench-mixed: bench-%: $(VENV)/.demo
+	@.ci/apt cc=gcc
+	$(BIN)/python -m bench.$*
 
 $(VENV)/.fuzz: pyproject.toml | $(BIN)/python
 	$(PIP) -e ".[dev,test,fuzz]"

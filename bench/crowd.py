@@ -40,8 +40,8 @@ class Step(NamedTuple):
 class Failure(NamedTuple):
     """A request that was not answered with 200.
 
-    ``kind`` is ``refused``, ``reset``, ``end of file``, ``status N`` or ``unanswered``; ``reused`` tells whether
-    the connection had carried an answer before; ``at_s`` counts from the start of the crowd.
+    ``kind`` is ``refused`` (no connection was made), ``reset``, ``end of file``, ``status N`` or ``unanswered``;
+    ``reused`` tells whether the connection had carried an answer before; ``at_s`` counts from the start.
     """
 
     kind: str
@@ -165,7 +165,8 @@ class Crowd:
         wait_s = 0.05
         if begin and self._pausing:
             wait_s = min(wait_s, max(0.0, self._pausing[0][0] - time.monotonic()))
-        for fd, _ in self._poller.poll(wait_s):
+        select.select([self._poller], [], [], wait_s)  # epoll's own timeout is in whole milliseconds
+        for fd, _ in self._poller.poll(0):
             client = self._busy[fd]
             try:
                 if client.connecting:
@@ -260,6 +261,8 @@ class Crowd:
 
     def _fail(self, client: Client, kind: str) -> None:
         """Count a failure, and let the client go on with a new connection after its pause."""
+        if client.connecting:
+            kind = "refused"
         at_s = time.monotonic() - self._started
         self.failures.append(Failure(kind, client.reused, client.step.path, at_s))
         self.closed += kind in ("reset", "end of file")
@@ -300,10 +303,4 @@ def _is_closed(sock: socket.socket) -> bool:
 
 def _kind(error: OSError) -> str:
     """Name what a system call said in the words of a failure."""
-    known = {
-        errno.ECONNREFUSED: "refused",
-        errno.ENOENT: "refused",
-        errno.ECONNRESET: "reset",
-        errno.EPIPE: "reset",
-    }
-    return known.get(error.errno or 0, str(error))
+    return "reset" if error.errno in (errno.ECONNRESET, errno.EPIPE) else str(error)

@@ -16,16 +16,21 @@ PREFORK = Server(
     "prefork", "prefork", f"{{bin}}/prefork {APP} -w {WORKERS} -b 127.0.0.1:{{port}} --set log.access=off"
 )
 GUNICORN = f"{{bin}}/gunicorn -w {WORKERS} --keep-alive {KEPT_S} -b 127.0.0.1:{{port}} {APP}"
+# By itself TERM cuts requests off; with this hook it waits for them.
+UWSGI = (
+    f"{{bin}}/uwsgi --master --processes {WORKERS} --module {APP} --disable-logging"
+    " --hook-master-start 'unix_signal:15 gracefully_kill_them_all'"
+)
 
 RELOADABLE = (
     PREFORK,
     Server("granian", "granian", f"{{bin}}/granian --interface wsgi --http 1 --no-ws --workers {WORKERS}"
            f" --blocking-threads 1 --host 127.0.0.1 --port {{port}} {APP}"),
-    # The router keeps connections; a worker that keeps one itself serves nobody else meanwhile. By itself TERM
-    # would cut requests off; this is how its documentation makes it wait for them.
-    Server("uWSGI", "uWSGI", f"{{bin}}/uwsgi --master --processes {WORKERS} --http 127.0.0.1:{{port}}"
-           f" --http-keepalive={KEPT_S} --http-timeout {KEPT_S} --module {APP} --disable-logging"
-           " --hook-master-start 'unix_signal:15 gracefully_kill_them_all'"),
+    # Its router keeps connections; a worker that keeps one itself serves nobody else meanwhile.
+    Server("uWSGI, router", "uWSGI", f"{UWSGI} --http 127.0.0.1:{{port}}"
+           f" --http-keepalive={KEPT_S} --http-timeout {KEPT_S}"),
+    # Without the router it closes each connection, and does not say so by itself.
+    Server("uWSGI", "uWSGI", f"{UWSGI} --http-socket 127.0.0.1:{{port}} --add-header 'Connection: close'"),
     Server("gunicorn gthread", "gunicorn", f"{GUNICORN} -k gthread --threads 1"),
     Server("gunicorn sync", "gunicorn", f"{GUNICORN} -k sync"),
 )  # fmt: skip

@@ -124,3 +124,11 @@ def machine() -> str:
     return (
         f"{len(os.sched_getaffinity(0))} cores, {name}, Linux {release}, CPython {platform.python_version()}"
     )
+
+
+def fill(page: Path, module: str, text: str) -> None:
+    """Replace the part of a page that a module has written."""
+    begin, end = f"<!-- Written by `python -m {module}`. -->\n", "<!-- End of what is written. -->"
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + text + end + rest.split(end, 1)[1])
+    print(f"written to {page.relative_to(ROOT)}")

@@ -56,7 +56,7 @@ SCENARIOS = (
     Scenario(
         "12 browser headers, a new cookie each",
         request("/", *STRANGERS),
-        "No two requests are alike, as from many users: remembering parsed heads, as prefork does, is no help.",
+        "No two requests are alike, as from many users of one browser.",
         bare=True,
     ),
     Scenario("Flask JSON", request("/json"), "Flask's own time is part of it."),
@@ -65,6 +65,8 @@ SCENARIOS = (
     Scenario(
         "chunked streaming",
         request("/stream"),
-        "A generator yields 16 pieces of 1 KiB, without Content-Length.",
+        "A generator yields 16 pieces of 1 KiB, without Content-Length. PEP 3333 forbids to delay a piece until the "
+        "next is made: prefork sends each at once, in 17 calls, and four fifths of its time are spent in the "
+        "kernel; granian's second thread sends what has come together meanwhile, in 2 calls.",
     ),
 )

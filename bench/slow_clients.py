@@ -20,11 +20,10 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from bench.measure import cpu_ns, free_port
-from bench.report import machine
+from bench.report import fill, machine
 from bench.servers import ROOT
 
 PAGE = ROOT / "docs" / "slow-clients.md"
-BEGIN, END = "<!-- Written by `python -m bench.slow_clients`. -->\n", "<!-- End of what is written. -->"
 REQUESTS = 1000
 ROUNDS = 7
 REST_S = 3.0
@@ -55,9 +54,7 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     print(text)
     if not options.print:
-        page = PAGE.read_text()
-        before, rest = page.split(BEGIN)
-        PAGE.write_text(before + BEGIN + text + END + rest.split(END)[1])
+        fill(PAGE, "bench.slow_clients", text)
     return 0
 
 

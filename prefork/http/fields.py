@@ -3,96 +3,79 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any
 
+from prefork.http.memo import Memo
+from prefork.http.names import COMMON_NAMES, REPEATED_KEYS
 from prefork.http.refusal import BadRequest, shown
-from prefork.http.sender import Sender
-from prefork.http.target import is_authority
+from prefork.http.sender import DROPPED, Sender
 
 # RFC 9112 §5: a token, a colon at once (§5.1), a value without control bytes but HTAB (RFC 9110 §5.5).
 # Line folding (§5.2), bare CR and LF (§2.2) and NUL cannot match. Bytes above ASCII are obs-text: allowed.
-_LINE = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n"
-_BLOCK = re.compile(f"(?:{_LINE})*+")
+_FIELD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r"
+_LINE = re.compile(_FIELD)
+_VALUE = re.compile(r"[\t -~\x80-\xff]*+")
+_BLOCK = re.compile(f"(?:{_FIELD}\n)*+")
 
 # What no line can contain. A CR at the very end may still get its LF.
 _BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DIGITS = re.compile(r"[0-9]+")
+# Lines up to this size are remembered: with the values, a full memo then takes about half a megabyte.
+_MEMO_BYTES = 256
+_MEMO_ENTRIES = 1024
 
-_COMMON_NAMES = """
-    Accept Accept-Charset Accept-Encoding Accept-Language Access-Control-Request-Headers
-    Access-Control-Request-Method Authorization Cache-Control Connection Content-Encoding
-    Content-Length Content-Type Cookie DNT Date Expect Forwarded From Host If-Match
-    If-Modified-Since If-None-Match If-Range If-Unmodified-Since Keep-Alive Origin Pragma Priority
-    Purpose Range Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-Fetch-Dest
-    Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Sec-GPC TE Traceparent Tracestate Transfer-Encoding
-    Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host X-Forwarded-Port
-    X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With
-"""
+# Of the new lines in a head. More are faster checked as one text.
+_FEW = 4
 
 
-def environ_key(name: str) -> str:
-    """Return the environ's key for a field name (PEP 3333: CGI names)."""
-    key = name.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+Field = tuple[str, str]
+"""Key and value."""
 
 
-# What clients send nearly always, as browsers spell it and as h2 gateways and Go do: saves the conversion.
-_KEYS: Final[Mapping[str, str]] = {
-    spelling: environ_key(name)
-    for name in _COMMON_NAMES.split()
-    for spelling in (name, name.lower(), name.title())
-}
+class FieldParser:
+    """Parses header blocks of one kind of sender. What it remembers are lines: few are new in a request."""
 
+    def __init__(self, max_fields: int, sender: Sender) -> None:
+        self._max_fields = max_fields
+        self._sender = sender
+        self._keys = {name: sender.key(name) for name in COMMON_NAMES}
+        self._lines: Memo[str, Field] = Memo(_MEMO_ENTRIES)
+        """By their text, from the name to the CR."""
 
-class Fields(NamedTuple):
-    """The parsed header block, with what the server itself needs taken out of ``environ``."""
+    def parse(self, block: bytes) -> dict[str, str]:
+        """Return the fields of ``block``, lines with their ends, by their keys. Raises ``BadRequest`` 400 or 431."""
+        text = block.decode("latin-1")
+        lines = text.split("\n")
+        lines.pop()
+        if len(lines) > self._max_fields:
+            _check(text)
+            raise BadRequest(431, f"more than {self._max_fields} header fields")
+        fields: list[Any] = [*map(self._lines.get, lines)]
+        if new := fields.count(None):
+            self._parse_new(lines, fields, new, text)
+        environ: dict[str, str] = dict(fields)
+        if len(environ) < len(fields) or DROPPED in environ:
+            environ = _merged(fields)
+        return environ
 
-    environ: Mapping[str, str]
-    has_host: bool
-    content_length: int | None
-    chunked: bool
-    close: bool
-    """``Connection`` holds ``close``, which wins (RFC 9112 §9.6)."""
-    keep_alive: bool
-    """``Connection`` holds ``keep-alive``: what HTTP/1.0 clients say."""
-    expect: str | None
-
-
-def parse_fields(block: bytes, max_fields: int, sender: Sender) -> Fields:
-    """Parse the lines of ``block``, each with its line end. Raises ``BadRequest`` 400, 431 or 501."""
-    lines = _lines(block, max_fields)
-    reserved = sender.reserved
-    environ: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        key = _KEYS.get(name)
-        if key is None:
-            if "_" in name:
-                # Would collide with the hyphened name in the environ, and so pose as it: dropped, unless this
-                # sender may use it.
-                key = sender.names.get(name.lower())
-                if key is None:
-                    continue
-            else:
-                key = environ_key(name)
-                if key == "HTTP_PROXY":
-                    # No request has this field, and programs take that variable for their own proxy
-                    # ("httpoxy", CVE-2016-5385).
-                    continue
-        if reserved and key in reserved and "_" not in name:
-            # The hyphened name could pose as the one with underscores that is wanted.
-            continue
-        value = value.strip(" \t")
-        if key in environ:
-            environ[key] = _combined(key, environ[key], value)
-        else:
-            environ[key] = value
-    fields = _understood(environ)
-    sender.amend(environ)
-    return fields
+    def _parse_new(self, lines: list[str], fields: list[Any], new: int, text: str) -> None:
+        """Replace each None in ``fields`` by what its line is."""
+        is_checked = new > _FEW
+        if is_checked:
+            _check(text)
+        at = 0
+        for _ in range(new):
+            at = fields.index(None, at)
+            line = lines[at]
+            if not is_checked and _LINE.fullmatch(line) is None:
+                raise BadRequest(400, _what_is_wrong(text))
+            name, _, value = line.partition(":")
+            key = self._keys.get(name)
+            if key is None:
+                key = self._sender.key(name)
+            fields[at] = field = key, value.strip(" \t\r")
+            if key in REPEATED_KEYS and len(line) <= _MEMO_BYTES:
+                self._lines.remember(line, field)
 
 
 def is_broken(unfinished: bytes | bytearray, start: int) -> bool:
@@ -103,83 +86,51 @@ def is_broken(unfinished: bytes | bytearray, start: int) -> bool:
     return _BROKEN.search(unfinished, start) is not None
 
 
+def parse_value(raw: bytes) -> str:
+    """Return the value of a field, without the spaces around it. Raises ``BadRequest``."""
+    value = raw.decode("latin-1")
+    if _VALUE.fullmatch(value) is None:
+        raise BadRequest(400, f"malformed value of a header field: {shown(raw)}")
+    return value.strip(" \t")
+
+
 def field_names(block: bytes, max_fields: int) -> list[str]:
-    """Check ``block`` as ``parse_fields`` does and return the names only: all that is wanted of trailers."""
-    return [line.partition(":")[0] for line in _lines(block, max_fields)]
-
-
-def _lines(block: bytes, max_fields: int) -> list[str]:
-    """Split ``block`` into lines, each of which is surely a field."""
-    text = block.decode("latin-1")
-    if _BLOCK.fullmatch(text) is None:
-        raise BadRequest(400, _what_is_wrong(block))
-    lines = text.split("\r\n")
+    """Check ``block`` as ``FieldParser`` does and return the names only: all that is wanted of trailers."""
+    lines = _check(block.decode("latin-1")).split("\r\n")
     lines.pop()
     if len(lines) > max_fields:
         raise BadRequest(431, f"more than {max_fields} header fields")
-    return lines
+    return [line.partition(":")[0] for line in lines]
 
 
-def _combined(key: str, first: str, second: str) -> str:
-    """Join the values of a repeated field (RFC 9110 §5.3), unless a second one is an attack."""
-    if key == "HTTP_HOST" or key == "CONTENT_LENGTH":
-        # RFC 9112 §3.2 and §6.3; stricter for Content-Length: equal values are refused too.
-        raise BadRequest(400, f"more than one {'Host' if key == 'HTTP_HOST' else 'Content-Length'}")
-    return first + ("; " if key == "HTTP_COOKIE" else ", ") + second
+def _check(text: str) -> str:
+    """Return ``text`` if each line of it is a field."""
+    if _BLOCK.fullmatch(text) is None:
+        raise BadRequest(400, _what_is_wrong(text))
+    return text
 
 
-def _understood(environ: dict[str, str]) -> Fields:
-    get = environ.get
-    coding, length = get("HTTP_TRANSFER_ENCODING"), get("CONTENT_LENGTH")
-    content_length = None
-    if coding is not None:
-        if length is not None:
-            # RFC 9112 §6.3: allowed to be repaired, but it is how requests are smuggled.
-            raise BadRequest(400, "Transfer-Encoding together with Content-Length")
-        _check_coding(coding)
-        # §7.1.3: the application sees the body decoded, so the field has said its word.
-        del environ["HTTP_TRANSFER_ENCODING"]
-    elif length is not None:
-        if _DIGITS.fullmatch(length) is None:
-            # RFC 9112 §6.3: lists and signs are refused, also lists of equal values.
-            raise BadRequest(400, f"malformed Content-Length {shown(length.encode('latin-1'))}")
-        if len(length) > 19:
-            raise BadRequest(413, f"Content-Length has {len(length)} digits")
-        content_length = int(length)
-        environ["CONTENT_LENGTH"] = str(content_length)
-    host = get("HTTP_HOST")
-    if host is not None and not is_authority(host):
-        # RFC 9112 §3.2.
-        raise BadRequest(400, f"malformed Host {shown(host.encode('latin-1'))}")
-    connection = get("HTTP_CONNECTION")
-    close = keep_alive = False
-    if connection is not None:
-        options = connection.lower().replace(" ", "").replace("\t", "").split(",")
-        close, keep_alive = "close" in options, "keep-alive" in options
-    return Fields(
-        environ, host is not None, content_length, coding is not None, close, keep_alive, get("HTTP_EXPECT")
-    )
+def _merged(fields: list[tuple[str, str]]) -> dict[str, str]:
+    """Put together what was sent in several fields (RFC 9110 §5.3), unless a second one is an attack."""
+    environ: dict[str, str] = {}
+    for key, value in fields:
+        first = environ.get(key)
+        if key == DROPPED:
+            continue
+        if first is None:
+            environ[key] = value
+        elif key == "HTTP_HOST" or key == "CONTENT_LENGTH":
+            # RFC 9112 §3.2 and §6.3; stricter for Content-Length: equal values are refused too.
+            raise BadRequest(400, f"more than one {'Host' if key == 'HTTP_HOST' else 'Content-Length'}")
+        else:
+            environ[key] = first + ("; " if key == "HTTP_COOKIE" else ", ") + value
+    return environ
 
 
-def _check_coding(value: str) -> None:
-    """Allow exactly ``chunked`` (RFC 9112 §6.1, §6.3)."""
-    codings = [coding.strip(" \t") for coding in value.lower().split(",")]
-    if codings == ["chunked"]:
-        return
-    quoted = shown(value.encode("latin-1"))
-    if not all(_TOKEN.fullmatch(coding) for coding in codings):
-        raise BadRequest(400, f"malformed Transfer-Encoding {quoted}")
-    if codings[-1] != "chunked" or codings.count("chunked") > 1:
-        # §6.3: without a final chunked the end of the body cannot be known. MUST be 400, known or not.
-        raise BadRequest(400, f"Transfer-Encoding must end with one chunked, not {quoted}")
-    raise BadRequest(501, f"Transfer-Encoding {quoted} is not supported")
-
-
-def _what_is_wrong(block: bytes) -> str:
+def _what_is_wrong(text: str) -> str:
     """Name the first line that is not a field, for the log."""
-    for line in block.split(b"\r\n"):
-        if _BLOCK.fullmatch(line.decode("latin-1") + "\r\n") is None:
-            if line[:1] in (b" ", b"\t"):
-                return f"folded header line {shown(line)}"
-            return f"malformed header line {shown(line)}"
+    for line in text.split("\r\n"):
+        if _LINE.fullmatch(line + "\r") is None:
+            what = "folded" if line[:1] in (" ", "\t") else "malformed"
+            return f"{what} header line {shown(line.encode('latin-1'))}"
     return "malformed header block"

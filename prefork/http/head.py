@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prefork.http.fields import Fields, is_broken, parse_fields
-from prefork.http.memo import Memo
+from prefork.http.control import Control, Said, understand
+from prefork.http.fields import FieldParser, is_broken, parse_value
+from prefork.http.memo import Memo, RepeatMemo
 from prefork.http.refusal import BadRequest, shown
 from prefork.http.sender import Sender
 from prefork.http.target import RequestLine, parse_request_line
@@ -60,6 +61,10 @@ _MAX_EMPTY_LINES_BYTES = 8
 # Heads up to this size are remembered; longer ones are rare and would make the memo large.
 MEMO_BYTES = 2048
 _MEMO_ENTRIES = 256
+_MEMO_LINE_BYTES = 256
+
+_COOKIE = b"\r\nCookie:"
+_COOKIE_BYTES = len(_COOKIE)
 
 
 class HeadParser:
@@ -67,11 +72,15 @@ class HeadParser:
 
     def __init__(self, limits: HeadLimits, sender: Sender | None = None) -> None:
         self.limits = limits
-        self._sender = sender or Sender()
-        self._heads: Memo[bytes, Head] = Memo(_MEMO_ENTRIES)
+        self._heads: RepeatMemo[bytes, Head] = RepeatMemo(_MEMO_ENTRIES)
+        self._cookieless: RepeatMemo[bytes, Head] = RepeatMemo(_MEMO_ENTRIES)
+        """By the bytes without the Cookie, which are a head that may have one more field."""
         self.known = self._heads.get
         """``known(buffer)``: the head, if the buffer is exactly one complete head that was seen before."""
-        self._blocks: Memo[bytes, Fields] = Memo(_MEMO_ENTRIES)
+        self._request_lines: Memo[bytes, RequestLine] = Memo(_MEMO_ENTRIES)
+        self._sender = sender or Sender()
+        self._fields = FieldParser(limits.fields, self._sender)
+        self._controls: Memo[Said, Control] = Memo(_MEMO_ENTRIES)
 
     def find_end(self, buffer: bytes | bytearray, start: int = 0) -> int:
         """Return the length of the head at the beginning of ``buffer``, or -1 when more bytes are needed.
@@ -79,8 +88,8 @@ class HeadParser:
         ``start`` is the length that the buffer had at the last call, so that no byte is searched twice.
         Raises ``BadRequest`` 400, 414 or 431 as soon as the bytes at hand decide it.
         """
-        begin = _empty_lines(buffer) if buffer[:1] == b"\r" else 0
-        end = buffer.find(b"\r\n\r\n", max(begin, start - 3))
+        begin = _empty_lines(buffer) if buffer.startswith(b"\r") else 0
+        end = buffer.find(b"\r\n\r\n", max(begin, start - 3) if start else begin)
         if end >= 0:
             return end + 4
         self._check_sizes(buffer, begin)
@@ -93,24 +102,74 @@ class HeadParser:
     def parse(self, raw: bytes) -> Head:
         """Parse the complete head ``raw``, as found by ``find_end``. Raises ``BadRequest``."""
         head = self._heads.get(raw)
-        if head is not None:
-            return head
-        head = self._parse(raw)
-        return self._heads.remember(raw, head) if len(raw) <= MEMO_BYTES else head
+        if head is None:
+            cookie_at = raw.rfind(_COOKIE)  # Mostly near the end.
+            # After an empty line it would be the request line.
+            if cookie_at > 0 and not raw.startswith(b"\r"):
+                head = self._parse_with_cookie(raw, cookie_at)
+            else:
+                head = self._parse(raw)
+            if len(raw) <= MEMO_BYTES and self._heads.is_repeated(raw):
+                self._heads.remember(raw, head)
+        return head
+
+    def _parse_with_cookie(self, raw: bytes, at: int) -> Head:
+        """Parse a head with a cookie: all users of one browser send the same, but for that."""
+        end = raw.index(b"\r", at + 2)  # A bare CR stays in the others, which then are no head.
+        others = raw[:at] + raw[end:]
+        head = self._cookieless.get(others)
+        if head is None or len(raw) > self.limits.head_bytes:
+            if len(others) <= MEMO_BYTES and self._cookieless.is_repeated(others):
+                head = self._parse(others)
+                if "HTTP_COOKIE" not in head.environ and others.count(b"\n") - 2 < self.limits.fields:
+                    self._cookieless.remember(others, head)
+            return self._parse(raw)
+        environ = {**head.environ, "HTTP_COOKIE": parse_value(raw[at + _COOKIE_BYTES : end])}
+        return tuple.__new__(Head, (*head[:5], environ, *head[6:]))
 
     def _parse(self, raw: bytes) -> Head:
-        begin = _empty_lines(raw) if raw[:1] == b"\r" else 0
-        self._check_sizes(raw, begin)
+        begin = _empty_lines(raw) if raw.startswith(b"\r") else 0
         line_end = raw.index(b"\r\n", begin)
+        if line_end - begin > self.limits.request_line_bytes or len(raw) > self.limits.head_bytes:
+            self._check_sizes(raw, begin)
         request_line = raw[begin:line_end]
-        line = parse_request_line(request_line)
-        block = raw[line_end + 2 : -2]
-        fields = self._blocks.get(block)
-        if fields is None:
-            fields = parse_fields(block, self.limits.fields, self._sender)
-            if len(block) <= MEMO_BYTES:
-                self._blocks.remember(block, fields)
-        return self._combine(request_line, line, fields)
+        line = self._request_lines.get(request_line)
+        if line is None:
+            line = parse_request_line(request_line)
+            if len(request_line) <= _MEMO_LINE_BYTES and b"?" not in request_line:
+                self._request_lines.remember(request_line, line)
+        environ = self._fields.parse(raw[line_end + 2 : -2])
+        get = environ.get
+        length = get("CONTENT_LENGTH")
+        said = (
+            line.version,
+            get("HTTP_HOST"),
+            length,
+            get("HTTP_TRANSFER_ENCODING"),
+            get("HTTP_CONNECTION"),
+            get("HTTP_EXPECT"),
+        )
+        control = self._controls.get(said)
+        if control is None:
+            control = understand(said, self.limits.body_bytes)
+            if len(raw) <= MEMO_BYTES:
+                self._controls.remember(said, control)
+        # The application sees these as they are meant.
+        if length is not None:
+            environ["CONTENT_LENGTH"] = str(control.content_length)
+        elif control.chunked:
+            # RFC 9112 §7.1.3: the body will be decoded, so the field has said its word.
+            del environ["HTTP_TRANSFER_ENCODING"]
+        self._sender.amend(environ)
+        if line.authority is not None and "SERVER_NAME" not in environ:  # else a proxy has told the host
+            environ["HTTP_HOST"] = line.authority
+        environ["REQUEST_METHOD"] = line.method
+        environ["PATH_INFO"] = line.path
+        environ["QUERY_STRING"] = line.query
+        environ["SERVER_PROTOCOL"] = line.protocol
+        environ["REQUEST_URI"] = environ["RAW_URI"] = line.target
+        # Without the constructor, which takes as long as half of this function.
+        return tuple.__new__(Head, (*line[:5], environ, *control, line.raw))
 
     def _check_sizes(self, buffer: bytes | bytearray, begin: int) -> None:
         limit = self.limits.request_line_bytes
@@ -119,36 +178,6 @@ class HeadParser:
             raise BadRequest(414, f"request line longer than {limit} bytes")
         if len(buffer) > self.limits.head_bytes:
             raise BadRequest(431, f"head longer than {self.limits.head_bytes} bytes")
-
-    def _combine(self, request_line: bytes, line: RequestLine, fields: Fields) -> Head:
-        """Apply the rules that concern the request line and the fields together."""
-        environ = dict(fields.environ)
-        modern = line.version == (1, 1)
-        if modern and not fields.has_host:
-            # RFC 9112 §3.2.
-            raise BadRequest(400, "HTTP/1.1 without Host")
-        if line.authority is not None and "SERVER_NAME" not in environ:  # else a proxy has told the host
-            environ["HTTP_HOST"] = line.authority
-        if fields.chunked and not modern:
-            # RFC 9112 §6.1: a 1.0 client, or proxy, would frame it otherwise.
-            raise BadRequest(400, "Transfer-Encoding on HTTP/1.0")
-        length = fields.content_length or 0
-        if length > self.limits.body_bytes:
-            raise BadRequest(413, f"Content-Length {length} is above {self.limits.body_bytes}")
-        expect_continue = False
-        if fields.expect is not None and modern:
-            # RFC 9110 §10.1.1; on 1.0 it must be ignored.
-            if fields.expect.lower() != "100-continue":
-                raise BadRequest(417, f"unknown expectation {shown(fields.expect.encode('latin-1'))}")
-            expect_continue = fields.chunked or length > 0
-        environ["REQUEST_METHOD"] = line.method
-        environ["PATH_INFO"] = line.path
-        environ["QUERY_STRING"] = line.query
-        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if modern else "HTTP/1.0"
-        environ["REQUEST_URI"] = environ["RAW_URI"] = line.target
-        keep_alive = not fields.close and (modern or fields.keep_alive)
-        # By position: with names it would take twice as long.
-        return Head(*line[:5], environ, length, fields.chunked, keep_alive, expect_continue, request_line)
 
 
 def _empty_lines(buffer: bytes | bytearray) -> int:

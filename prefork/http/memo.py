@@ -1,7 +1,7 @@
 """A bounded memo for pure functions of bytes or strings.
 
-Kept-alive clients send the same header block again and again, and applications answer with the same
-few header names; remembering the result makes the strict parser as cheap as a lenient one.
+Clients send the same heads and lines again and again, and applications answer with the same few header
+names; remembering the result makes the strict parser as cheap as a lenient one.
 """
 
 from __future__ import annotations
@@ -30,3 +30,22 @@ class Memo(dict[K, V]):
             self.clear()
         self[key] = value
         return value
+
+
+class RepeatMemo(Memo[K, V]):
+    """A memo of what comes more than once: what never comes again is not kept, and drives nothing out."""
+
+    def __init__(self, entries: int) -> None:
+        super().__init__(entries)
+        self._seen: set[int] = set()
+        """Hashes of what came at least once, of late."""
+
+    def is_repeated(self, key: K) -> bool:
+        """Tell whether ``key`` was asked for before, of late."""
+        mark = hash(key)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= 4 * self._entries:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False

@@ -33,21 +33,6 @@ _MEMO_BYTES = 1024
 Headers = list[tuple[str, str]]
 
 
-class EncodedHead(NamedTuple):
-    """Status and headers of the application, checked and encoded, without what the server adds."""
-
-    code: int
-    lines: bytes
-    """Status line and header lines, each with its line end."""
-    content_length: int | None
-    """As given by the application."""
-    has_date: bool
-    has_server: bool
-    has_request_id: bool
-    bodiless: bool
-    """This status never has a body (RFC 9110 §15.2, §15.3.5, §15.4.5)."""
-
-
 class Framing(NamedTuple):
     """How the body of one response ends (RFC 9112 §6.3)."""
 
@@ -59,6 +44,23 @@ class Framing(NamedTuple):
     ends: bool = True
     """The client can tell where the response ends, so the connection may be kept."""
     bodiless: bool = False
+
+
+class EncodedHead(NamedTuple):
+    """Status and headers of the application, checked and encoded, without what the server adds."""
+
+    code: int
+    lines: bytes
+    """Status line and header lines, each with its line end."""
+    content_length: int | None
+    """As given by the application."""
+    as_given: Framing
+    """That of the body, if the length is given."""
+    has_date: bool
+    has_server: bool
+    has_request_id: bool
+    bodiless: bool
+    """This status never has a body (RFC 9110 §15.2, §15.3.5, §15.4.5)."""
 
 
 _CHUNKED = Framing(b"Transfer-Encoding: chunked\r\n", chunked=True)
@@ -79,7 +81,7 @@ def frame(encoded: EncodedHead, is_head: bool, modern: bool, known_length: int |
             return _NO_BODY
         return Framing(_length_line(known_length), 0, bodiless=True)
     if given is not None:
-        return Framing(b"", given)
+        return encoded.as_given
     if known_length is not None:
         return Framing(_length_line(known_length), known_length)
     return _CHUNKED if modern else _UNTIL_CLOSE
@@ -143,6 +145,7 @@ def _encode(status: str, headers: Headers) -> EncodedHead:
         code=code,
         lines="".join(lines).encode("latin-1"),
         content_length=content_length,
+        as_given=Framing(b"", content_length),
         has_date="date" in names,
         has_server="server" in names,
         has_request_id="x-request-id" in names,

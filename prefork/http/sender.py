@@ -19,6 +19,7 @@ from prefork.http.forwarded import (
     read_x_forwarded,
     split_host,
 )
+from prefork.http.names import environ_key
 from prefork.http.refusal import BadRequest, shown
 from prefork.http.trust import Trust
 
@@ -40,7 +41,7 @@ _HIDDEN_NAMES = """
     X-Script-Name X-Remote-User X-Remote-Addr X-Remote-IP Remote-User Remote-Addr
     X-SSL-Client-Cert X-SSL-Client-Verify X-SSL-Client-Dn X-Client-Cert SSL-Client-Cert X-Client-Verify X-Client-Dn
 """
-HIDDEN = frozenset("HTTP_" + name.upper().replace("-", "_") for name in _HIDDEN_NAMES.split())
+HIDDEN = frozenset(map(environ_key, _HIDDEN_NAMES.split()))
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,28 @@ class ProxyPolicy:
     """A trusted proxy's ``X-Request-ID`` is the request's."""
 
 
+DROPPED = ""
+"""The key of a field that the application must not see."""
+
+# No request has this field, and programs take that variable for their own proxy ("httpoxy", CVE-2016-5385).
+_NEVER = frozenset(("HTTP_PROXY",))
+
+
 class Sender:
     """One that sends only what it may: nothing is changed."""
 
-    names: Mapping[str, str] = MappingProxyType({})
-    """Names with underscores, in lower case, that are taken over, and their keys in the environ."""
-    reserved: frozenset[str] = frozenset()
-    """Keys that a name with hyphens must not set."""
+    _allowed: Mapping[str, str] = MappingProxyType({})
+    """Names with underscores, in lower case, that are wanted, and their keys."""
+    _dropped = _NEVER
+    _dropped_prefix = "not dropped"
+
+    def key(self, name: str) -> str:
+        """Return the environ's key for a field of this sender, or ``DROPPED``."""
+        if "_" in name:
+            # Would collide with the hyphened name in the environ, and so pose as it.
+            return self._allowed.get(name.lower(), DROPPED)
+        key = environ_key(name)
+        return DROPPED if key in self._dropped or key.startswith(self._dropped_prefix) else key
 
     def amend(self, environ: dict[str, str]) -> None:
         """Change the fields of a request to what they mean, coming from this sender. Raises ``BadRequest``."""
@@ -75,17 +91,9 @@ class Stranger(Sender):
     """Anybody. What only a proxy may say is taken out, unless it is to be passed on."""
 
     def __init__(self, policy: ProxyPolicy) -> None:
-        self._drop = policy.drop
         if policy.drop:
-            self.reserved = frozenset(_keys(policy).values())
-
-    def amend(self, environ: dict[str, str]) -> None:
-        if not self._drop:
-            return
-        # Looking at each key takes twice as long as telling that there is none.
-        if _HIDDEN_PREFIX in " ".join(environ) or not HIDDEN.isdisjoint(environ):
-            for key in [key for key in environ if key.startswith(_HIDDEN_PREFIX) or key in HIDDEN]:
-                del environ[key]
+            self._dropped = _NEVER | HIDDEN | set(_keys(policy).values())
+            self._dropped_prefix = _HIDDEN_PREFIX
 
 
 class TrustedProxy(Sender):
@@ -95,11 +103,12 @@ class TrustedProxy(Sender):
     """
 
     def __init__(self, policy: ProxyPolicy, trust: Trust, scheme: str) -> None:
+        self._allowed = _keys(policy)
+        # The hyphened name could pose as the one with underscores that is wanted.
+        self._dropped = _NEVER | set(self._allowed.values())
         self._policy = policy
         self._trust = trust
         self._scheme = scheme
-        self.names = _keys(policy)
-        self.reserved = frozenset(self.names.values())
 
     def amend(self, environ: dict[str, str]) -> None:
         policy = self._policy

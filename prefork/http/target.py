@@ -44,6 +44,9 @@ class RequestLine(NamedTuple):
     version: tuple[int, int]
     authority: str | None
     """Of a target in absolute form: it replaces Host (RFC 9112 §3.2.2)."""
+    protocol: str
+    """``HTTP/1.1`` or ``HTTP/1.0``."""
+    raw: bytes
 
 
 def readable_line(received: bytes) -> tuple[str, str, str]:
@@ -94,4 +97,4 @@ def parse_request_line(line: bytes) -> RequestLine:
         if _BAD_ESCAPE.search(path):
             raise BadRequest(400, f"malformed percent-encoding in the target {shown(line)}")
         path = unquote_to_bytes(path).decode("latin-1")
-    return RequestLine(method, target, path, query, version, authority)
+    return RequestLine(method, target, path, query, version, authority, f"HTTP/{digits}", line)

@@ -66,6 +66,7 @@ ACCEPTED: dict[str, tuple[bytes, dict[str, object]]] = {
     "latin-1": (get("X-A: \xe9"), {"HTTP_X_A": "\xe9"}),
     "joined": (get("X-A: 1", "x-a: 2"), {"HTTP_X_A": "1, 2"}),
     "cookies": (get("Cookie: a=1", "Cookie: b=2"), {"HTTP_COOKIE": "a=1; b=2"}),
+    "cookie": (get("Accept: b", "Cookie: a=1", "X-A: c"), {"HTTP_COOKIE": "a=1", "HTTP_X_A": "c"}),
     "underscore": (get("X_Role: admin", "X-Role: user"), {"HTTP_X_ROLE": "user"}),
     "underscore alone": (get("Content_Length: 5"), {"content_length": 0, "CONTENT_LENGTH": None}),
     "httpoxy": (get("Proxy: http://evil", "proxy: x"), {"HTTP_PROXY": None}),
@@ -202,9 +203,57 @@ def outcome(data: bytes, step: int) -> Head | None:
         return None
 
 
+def test_what_is_remembered_changes_nothing() -> None:
+    """Whatever came before, bytes mean what they mean to a parser that knows nothing."""
+    random = Random(7)
+    valid = [data for data, _ in (*ACCEPTED.values(), *REFUSED.values()) if data.endswith(b"\r\n\r\n")]
+    cookies = [
+        b"Cookie: %d",
+        b"cookie:%d",
+        b"Cookie:\t%d \xe9 ",
+        b"Cookie: \0%d",
+        b"Cookie: a\r%d",
+        b"Cookie : %d",
+    ]
+    warm = HeadParser(LIMITS)
+    for number in range(4000):
+        head = random.choice(valid).split(b"\r\n")
+        for _ in range(random.choice([0, 1, 1, 1, 2])):
+            head.insert(random.randrange(len(head) - 1), random.choice(cookies) % (number // 9))
+        data = b"\r\n".join(head)
+        wanted = outcome_of(data, HeadParser(LIMITS))
+        assert outcome_of(data, warm) == wanted, data
+        assert outcome_of(data, warm) == wanted, data
+
+
+def outcome_of(data: bytes, parser: HeadParser) -> tuple[Head, int] | None:
+    try:
+        end = parser.find_end(data)
+        assert end > 0
+        head = parser.known(data[:end]) or parser.parse(data[:end])
+        return head, end
+    except BadRequest:
+        return None  # What is wrong in two ways may be refused for either.
+
+
 def test_memory_is_bounded() -> None:
+    parser = HeadParser(HeadLimits())
+    for number in range(3000):
+        for _ in range(3):
+            parser.parse(get(f"Accept: {number}", f"Cookie: {number}", line=f"GET /{number} HTTP/1.1"))
+            parser.parse(get(f"Content-Length: {number}", f"X-A: {'a' * 2000}"))
+    memos = (parser._heads, parser._cookieless, parser._request_lines, parser._controls)
+    assert all(0 < len(memo) <= 256 for memo in memos)
+    assert len(parser._heads._seen) <= 1024
+    assert 0 < len(parser._fields._lines) <= 1024
+    assert not any("X-A" in line or "Cookie" in line for line in parser._fields._lines)
+
+
+def test_what_does_not_come_again_is_not_remembered() -> None:
     parser = HeadParser(LIMITS)
-    for number in range(2000):
-        parser.parse(get(f"X-A: {number}"))
-    assert len(parser._heads) <= 256
-    assert len(parser._blocks) <= 256
+    for number in range(10):
+        raw = get(f"Cookie: {number}")
+        assert parser.parse(raw).environ["HTTP_COOKIE"] == str(number)
+        assert parser.known(raw) is None
+    assert list(parser._cookieless) == [get()]
+    assert parser.parse(get()).environ.get("HTTP_COOKIE") is None

@@ -1,0 +1,1 @@
+"""Send the same valid, doubtful and malformed requests to several servers, and compare what comes of them."""

@@ -1,0 +1,38 @@
+"""The cases that ``make conformance`` sends to prefork and its peers: nothing here that the RFCs do not allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from serving_harness import PATIENCE_S, serving
+
+from bench.conformance.app import REPORT_TO, application
+from bench.conformance.cases import cases
+from bench.conformance.wire import Reports, run
+
+
+def test_each_case_comes_to_what_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "reports"
+    monkeypatch.setenv(REPORT_TO, str(path))
+    reports = Reports(path)
+    with serving(application) as server:
+        outcomes = [
+            (
+                case,
+                run(
+                    server.address[1],
+                    reports,
+                    case.data,
+                    then=case.then,
+                    half_close=case.half_close,
+                    silence_s=PATIENCE_S,
+                ),
+            )
+            for case in cases()
+            if case.body is None  # These wait in silence; test_serving_body has them.
+        ]
+    reports.close()
+    refuted = [(case, outcome) for case, outcome in outcomes if not case.allowed(outcome)]
+    assert [f"{case.section}: {case.name}: {outcome.summary()}" for case, outcome in refuted] == []
+    assert len(outcomes) > 200
