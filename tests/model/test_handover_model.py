@@ -1,7 +1,8 @@
-"""The hand-over protocol of docs/decisions/0009, searched exhaustively for small pools.
+"""The hand-over protocol of docs/decisions/0010-relay-and-steward.md, searched exhaustively for small pools.
 
-How to read it: ``handover_states`` holds the states and the kernel, ``handover_model`` what each party may do
-in one, an action a function, ``model_search`` the search. A scenario is a start and a few budgets (requests,
+How to read it: ``handover_states`` holds the states and the kernel, ``handover_model`` what a worker and its
+steward may do in one (an action, a function), ``handover_surroundings`` what everybody else may, and
+``model_search`` the search. A scenario is a start and a few budgets (requests,
 kills, orders of the master); all that can follow from it, in any order, is visited. In every state holds:
 
 1. no connection has two owners (workers that serve it, or the relay);
@@ -20,6 +21,9 @@ And from every state:
 
 Then each step of the protocol is left out, and the search must find what goes wrong. To see the shortest way
 to it: ``pytest tests/model -k baton -rP``.
+
+Not in the model: bytes (a request is there or not), deadlines, fair shares, threads, and a batch of epoll that is
+too small for all that is ready.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from handover_model import STEPS, Protocol
+from handover_model import Protocol
 from handover_states import Connection, Violation, Worker, World
+from handover_surroundings import STEPS
 from model_search import Found, Move, Space
 
 
@@ -44,10 +49,12 @@ def pool(
     numbers: tuple[int, ...] = (2, 2),
     sends: int = 1,
     patient: bool = True,
+    sent: bool = False,
     room: int = 2,
     **budgets: object,
 ) -> Scenario:
     """Idle workers with ``numbers`` descriptors each; the owner of each open connection; ``new`` that may come.
+    ``sent``: the requests are there already, and new connections bring none.
 
     Worker 0 has registered first, so that an exclusive wake goes to it if it sleeps.
     """
@@ -55,10 +62,12 @@ def pool(
     for index, size in enumerate(numbers):
         mine = [connection for connection, owner in enumerate(owners) if owner == index]
         row = (*mine, *(-1,) * (size - len(mine)))
-        workers.append(Worker(descriptors=row, handlers=row, epoll=frozenset(enumerate(mine))))
+        phase = "turn" if sent and mine else "asleep"
+        workers.append(Worker(phase, descriptors=row, handlers=row, epoll=frozenset(enumerate(mine))))
     order = tuple(range(len(numbers)))
-    connections = [Connection(sends=sends, patient=patient, open=True) for _ in owners]
-    connections += [Connection(sends=sends, patient=patient) for _ in range(new)]
+    first = Connection(sends=sends - sent, waiting=sent, patient=patient, open=True)
+    connections = [first for _ in owners]
+    connections += [Connection(sends=0 if sent else sends, patient=patient) for _ in range(new)]
     world = World(tuple(connections), tuple(workers), watchers=(order, order), **budgets)
     return Scenario(world, room)
 
@@ -75,12 +84,13 @@ SCENARIOS = {
     "reload, the relay full": pool(0, 1, 0, numbers=(3, 3), orders=(RELOAD,), room=1),
     "reload, a death": pool(0, 1, orders=(RELOAD,), kills=1, respawns=1),
     "new connections": pool(0, new=1, orders=(RELOAD,)),
+    "new connections, two open": pool(0, 0, new=1, sent=True, numbers=(2, 3), orders=(RELOAD,)),
     "new connections, the receiver busy": pool(1, new=1),
     "new connections, a death": pool(0, new=1, kills=1, respawns=1),
     "the last stop": pool(0, 1, orders=STOPS, sends=2),
     "the last stop, a death": pool(0, 0, orders=STOPS, kills=1),
     "the last stop during a reload, one connection": pool(0, orders=(RELOAD, *STOPS)),
-    "the last stop during a reload": pool(0, 0, orders=(RELOAD, *STOPS)),
+    "the last stop during a reload": pool(0, 0, sent=True, orders=(RELOAD, *STOPS)),
     "out of descriptors": pool(0, 1, 1, numbers=(1, 2)),
     "three workers": pool(2, new=1, numbers=(1, 1, 1), kills=1),
 }
@@ -89,6 +99,7 @@ NECESSARY = {
     "DEL before sendmsg": ("busy", "goes on reporting"),
     "ADD after a failed sendmsg": ("the relay is full", "waits while a worker is idle"),
     "look when adopting": ("the relay is full", "passed on and on"),
+    "only main takes": ("new connections, two open", "calls another's handler"),
     "take once more": ("new connections", "waits while a worker is idle"),
     "nudge after a death": ("busy, a death", "waits while a worker is idle"),
     "handler per event": ("busy", "calls another's handler"),
