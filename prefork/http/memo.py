@@ -37,15 +37,15 @@ class RepeatMemo(Memo[K, V]):
 
     def __init__(self, entries: int) -> None:
         super().__init__(entries)
-        self._seen: set[int] = set()
-        """Hashes of what came at least once, of late."""
+        self._seen = [0] * (4 * entries)
+        """Hashes of what came of late, each in the place that it stands for itself."""
 
     def is_repeated(self, key: K) -> bool:
         """Tell whether ``key`` was asked for before, of late."""
         mark = hash(key)
-        if mark in self._seen:
+        seen = self._seen
+        place = mark % len(seen)
+        if seen[place] == mark:
             return True
-        if len(self._seen) >= 4 * self._entries:
-            self._seen.clear()
-        self._seen.add(mark)
+        seen[place] = mark
         return False
