@@ -54,6 +54,7 @@ FLAGS = (
     Flag(("-t", "--timeout"), "SECONDS", "timeouts.request"),
     Flag(("--graceful-timeout",), "SECONDS", "timeouts.graceful"),
     Flag(("--keep-alive",), "SECONDS", "timeouts.keep_alive"),
+    Flag(("--max-requests",), "N", "recycle.requests"),
     Flag(("--access-logfile",), "FILE", "log.access", _log_file("stdout")),
     Flag(("--access-logformat",), "FORMAT", "log.access_format"),
     Flag(("--error-logfile", "--log-file"), "FILE", "log.to", _log_file("stderr")),
@@ -70,11 +71,7 @@ FLAGS = (
     Flag(("--forwarded-allow-ips",), "ADDRESSES", "proxy.trust", _trusted),
 )
 
-LATER = (
-    "--max-requests",
-    "--max-requests-jitter",
-    "--statsd-host",
-)
+LATER = ("--statsd-host",)
 """Flags with a value whose key comes with a later version; ``--reload`` is the one without a value."""
 
 REFUSED: Mapping[str, str] = {
@@ -90,6 +87,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backlog", metavar="N", help="backlog of each -b")
     for flag in FLAGS:
         group.add_argument(*flag.names, metavar=flag.metavar, dest=flag.key, help=flag.key)
+    group.add_argument(
+        "--max-requests-jitter", metavar="N", help="recycle.jitter, as a share of --max-requests"
+    )
     group.add_argument("--preload", action="store_true", help="preload: true (the default is auto)")
     group.add_argument("-e", "--env", metavar="NAME=VALUE", action="append", help="env (repeatable)")
     hidden = argparse.SUPPRESS
@@ -107,6 +107,7 @@ def reference() -> str:
         (("-b", "--bind"), "listen"),
         (("--backlog",), "listen.backlog"),
         *((flag.names, flag.key) for flag in FLAGS),
+        (("--max-requests-jitter",), "recycle.jitter"),
         (("--preload",), "preload: true"),
         (("-e", "--env"), "env"),
     ]
@@ -121,6 +122,9 @@ def overrides(options: argparse.Namespace) -> Iterator[Override]:
     for flag in FLAGS:
         if flag.key in given:
             yield Override(flag.key, flag.convert(given[flag.key]), flag.names[-1])
+    if options.max_requests_jitter:
+        share = _jitter(options.max_requests_jitter, given.get("recycle.requests"))
+        yield Override("recycle.jitter", share, "--max-requests-jitter")
     if options.preload:
         yield Override("preload", True, "--preload")
     if options.env:
@@ -159,6 +163,15 @@ def _variable(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise UsageError(f'--env: expected NAME=VALUE, got "{text}"')
     return name, value
+
+
+def _jitter(jitter: str, requests: object) -> str:
+    """Return as a share of the requests what gunicorn takes as a number of them."""
+    if not (isinstance(requests, str) and requests.isdecimal()):
+        raise UsageError("--max-requests-jitter: give --max-requests too, or set recycle.jitter")
+    if not jitter.isdecimal():
+        raise UsageError(f'--max-requests-jitter: expected a number of requests, got "{jitter}"')
+    return f"{100 * min(1.0, int(jitter) / max(1, int(requests))):.3f}%"
 
 
 def _listen(address: str, backlog: str | None) -> object:

@@ -6,6 +6,7 @@ from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.nodes import Place
 from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts, Tls
+from prefork.config.staffing import Recycle
 
 __all__ = [
     "Address",
@@ -18,6 +19,7 @@ __all__ = [
     "Override",
     "Place",
     "Pool",
+    "Recycle",
     "Reload",
     "SystemdAddress",
     "TcpAddress",

@@ -131,3 +131,25 @@ class Batch(ScalarKind[float | int]):
         """Return both forms."""
         number = {"type": "integer", "minimum": 1, "maximum": 1024}
         return {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}, number]}
+
+
+@dataclass(frozen=True)
+class Share(ScalarKind[float]):
+    """A percentage, as a fraction from 0 to 1."""
+
+    expects: str = "a percentage from 0% to 100%"
+
+    def convert(self, scalar: Scalar) -> float:
+        """Return the fraction; 0 needs no sign."""
+        share = 0.0 if scalar.value == 0 and not scalar.is_text else units.parse_share(scalar.text)
+        if share is None or share > 1 or scalar.value is False:
+            raise Refused
+        return share
+
+    def show(self, value: float) -> str:
+        """Return the percentage."""
+        return f"{value * 100:g}%"
+
+    def json_schema(self) -> JsonSchema:
+        """Return both forms."""
+        return {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"}, {"const": 0}]}

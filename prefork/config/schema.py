@@ -19,6 +19,7 @@ from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthan
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
 from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
 from prefork.config.quantities import Batch, Duration, Mode, Size
+from prefork.config.staffing import Recycle
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -261,6 +262,7 @@ class Pool:
     proxy: Proxy = key({}, Section(Proxy), "What proxies in front may say of a request.")
     request_id: RequestId = key({}, Section(RequestId), "The id of each request.")
     health: Health = key({}, Section(Health), "Paths that prefork answers itself, without the application.")
+    recycle: Recycle = key({}, Section(Recycle), "When a worker is replaced by a fresh one.")
     reload: Reload = key({}, Section(Reload), "How a reload goes.")
     share_connections: bool = key(
         True,
@@ -289,7 +291,7 @@ class Pool:
         OrWord("off", None, Text("one line of ASCII text", r"[!-~]([ -~]*[!-~])?")),
         "The Server header of responses; off: none.",
     )
-    LATER: ClassVar = ("recycle", "warmup")
+    LATER: ClassVar = ("warmup",)
 
 
 @dataclass(frozen=True)

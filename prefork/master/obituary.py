@@ -14,6 +14,8 @@ _WHY = {
     "retired": "replaced",
     "scaled": "scaled away",
     "asked": "asked to be replaced by SIGTERM",
+    "recycled-requests": "it has served recycle.requests",
+    "recycled-lifetime": "it has lived for recycle.lifetime",
     "stop": "the server stops",
     "quick-stop": "the server stops at once",
     "boot-timeout": "it did not get ready within timeouts.boot",
@@ -24,7 +26,9 @@ _WHY = {
     "boot-failed": "it could not get ready",
     "not-started": "the server could not start",
 }
-EXPECTED = frozenset({"retired", "scaled", "asked", "stop", "quick-stop", "rolled-back", "not-started"})
+OF_WORKERS = frozenset({"asked", "recycled-requests", "recycled-lifetime"})
+"""Reasons for which a worker asks to be replaced."""
+EXPECTED = OF_WORKERS | {"retired", "scaled", "stop", "quick-stop", "rolled-back", "not-started"}
 """Reasons that need no attention if the worker also exits with status 0, or if nobody waited for that."""
 
 

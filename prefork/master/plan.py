@@ -28,6 +28,11 @@ def batch_size(wanted: int, batch: float | int) -> int:
     return max(1, batch if isinstance(batch, int) else ceil(wanted * batch))
 
 
+def leavers_at_once(wanted: int) -> int:
+    """Return how many workers of a pool are replaced at a time without a reload: a quarter, at least one."""
+    return max(1, wanted // 4)
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A worker as the master knows it, from its order to its death; instants are monotonic seconds."""

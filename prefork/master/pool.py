@@ -20,7 +20,7 @@ from prefork.master.failure import told
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper
-from prefork.master.obituary import EXPECTED, write_obituary, write_obituary_of_unborn
+from prefork.master.obituary import EXPECTED, OF_WORKERS, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.slots import SlotTable
 from prefork.master.spawn_orders import SpawnOrders
@@ -336,7 +336,8 @@ class Pool:
                     why, traceback = told("it cannot get ready", link.failure)
                     self.log_of(worker).error("worker-boot-failed", why, traceback=traceback)
             case "leave" if not self.table.is_stopping:
-                self._carry_out(self.table.leave(worker, "asked", now))
+                reason = str(message.fields.get("reason"))
+                self._carry_out(self.table.leave(worker, reason if reason in OF_WORKERS else "asked", now))
 
     # Ends
 

@@ -11,7 +11,8 @@ has not been told to go. All that makes workers change places is one rule, appli
 - a worker that should go (of another generation, leaving, or of a slot that is no longer wanted) is retired
   when its slot is filled by one that is *ready*. While a reload is not committed nobody is retired before the
   gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
-- no more workers live at once than ``wanted + batch``, unless a slot is empty.
+- no more workers live at once than ``wanted + batch``, unless a slot is empty; with those that are leaving
+  no more than a quarter of the pool, at least one, change places at a time.
 
 A reload changes the plan, a rollback changes it back; a recycled worker is one that is leaving.
 """
@@ -32,6 +33,7 @@ from prefork.master.plan import (
     React,
     Spawn,
     Worker,
+    leavers_at_once,
 )
 from prefork.master.worker_states import ABORT_S, ACTIVE, REKILL_S, Event, Reaction, State, transition
 
@@ -250,12 +252,14 @@ class SlotTable:
             return actions
         peak = self.wanted if self._previous is None else max(self.wanted, self._wanted_before)
         allowance = peak + self.plan.batch - len(self.workers)
+        held_back = max(0, self.plan.batch - leavers_at_once(self.wanted))
         for index in range(self.wanted):
             occupants = list(self._in_slot(index))
             if any(self._is_wanted(worker) and worker.fills for worker in occupants):
                 continue
-            replaces = any(worker.state in ACTIVE for worker in occupants)
-            if not self._backoff(index).is_over(now) or (replaces and allowance <= 0):
+            replaced = [worker for worker in occupants if worker.state in ACTIVE]
+            room = allowance - (held_back if any(worker.leaving for worker in replaced) else 0)
+            if not self._backoff(index).is_over(now) or (replaced and room <= 0):
                 continue
             if any(self._is_failing_trial(worker) for worker in occupants):
                 continue

@@ -21,6 +21,7 @@ from prefork.scoreboard import READY
 from prefork.ties import Ties
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders
+from prefork.worker.recycling import recycling
 from prefork.worker.relay import Relay
 from prefork.worker.serving import make_server
 
@@ -82,6 +83,11 @@ def main(birth: Birth) -> int:
             )
         else:
             server.use_relay(relay)
+        counts = cell.counts
+        served = (
+            (lambda: counts().requests) if isinstance(server, HTTPServer) else (lambda: counts().accepted)
+        )
+        server.recycling = recycling(pool.recycle, served, server.loop, orders.ask_to_leave, log)
         return _serve(
             server.serve_forever,
             lambda: loaded.hooks.run(

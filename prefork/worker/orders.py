@@ -90,7 +90,11 @@ class Orders:
             os.eventfd_read(self._term)
         except BlockingIOError:
             return  # the steward was faster
+        self.ask_to_leave("asked")
+
+    def ask_to_leave(self, reason: str) -> bool:
+        """Ask the master for a successor, in any thread; return False if it has no room for the question now."""
         try:
-            self._channel.send("leave")
+            return self._channel.send("leave", reason=reason)
         except ChannelClosed:
-            pass  # told by the channel itself
+            return True  # told by the channel itself

@@ -32,6 +32,7 @@ from prefork.worker.accepting import Acceptor, Source
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ThreadCell
 from prefork.worker.loop import Loop
+from prefork.worker.recycling import Recycling
 from prefork.worker.relay import Relay
 from prefork.worker.threads import ApplicationThreads, BindableCell
 
@@ -94,6 +95,7 @@ class Server:
         self.open_connections = 0
         self.max_connections = connections
         self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
+        self.recycling: Recycling | None = None
         self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
@@ -118,6 +120,8 @@ class Server:
                 if self._ending and not self.open_connections and not self.take_last():
                     break
                 self.service_actions()
+                if self.recycling is not None:
+                    self.recycling.look()
                 self._serve(loop.wait())
         finally:
             self.server_close()

@@ -79,8 +79,7 @@ def test_a_bare_word_near_a_command_is_a_module_when_there_is_one(folder: Path) 
         ("-k uvicorn.workers.UvicornWorker a:b", "a2wsgi"),
         ("-D a:b", "--daemon: prefork stays in the foreground"),
         ("--reload a:b", "--reload: not available in this version yet"),
-        ("--max-requests 100 a:b", "--max-requests: not available in this version yet"),
-        ("--max-requests-jitter 100 a:b", "--max-requests-jitter: not available in this version yet"),
+        ("--max-requests-jitter 100 a:b", "--max-requests-jitter: give --max-requests too"),
         ("--statsd-host x a:b", "--statsd-host: not available in this version yet"),
         ("-e SECRET a:b", '--env: expected NAME=VALUE, got "SECRET"'),
         ("-m rw a:b", "--umask: expected a number"),
@@ -112,6 +111,15 @@ def test_a_file_in_reach_is_offered(folder: Path) -> None:
         ("--workers=4 --threads 2", {"workers": "4", "threads": "2"}),
         ("-t 30 --graceful-timeout 10", {"timeouts.request": "30", "timeouts.graceful": "10"}),
         ("--keep-alive 5 --preload", {"timeouts.keep_alive": "5", "preload": True}),
+        (
+            "--max-requests 1000 --max-requests-jitter 50",
+            {"recycle.requests": "1000", "recycle.jitter": "5.000%"},
+        ),
+        (
+            "--max-requests 10 --max-requests-jitter 50",
+            {"recycle.requests": "10", "recycle.jitter": "100.000%"},
+        ),
+        ("--max-requests 0", {"recycle.requests": "0"}),
         ("--access-logfile - --error-logfile -", {"log.access": "stdout", "log.to": "stderr"}),
         ("--access-logfile a.log --log-file /l/e", {"log.access": "./a.log", "log.to": "/l/e"}),
         (

@@ -52,6 +52,8 @@ VALUES = {
     "timeouts: {queue: 1s}": "1:12: timeouts.queue: not available in this version of prefork",
     "limits: {head: 64KB}": "1:16: limits.head: expected a size such as 64KiB or 1MiB, from 512B to 1MiB, "
     'got "64KB"; did you mean "64KiB"?',
+    "recycle: {jitter: 120%}": '1:19: recycle.jitter: expected a percentage from 0% to 100%, got "120%"',
+    "recycle: {jitter: false}": "1:19: recycle.jitter: expected a percentage from 0% to 100%, got false",
     "reload: {batch: 120%}": "1:17: reload.batch: expected a percentage such as 25%, or a number of workers "
     'from 1, got "120%"',
     "root_path: /a/": '1:12: root_path: expected "" or a path that starts with / and does not end with /, '
@@ -166,9 +168,9 @@ def test_a_secret_is_not_told() -> None:
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
-    text = "recycle: {}\nworkers: x\nlog: {level: x, levle: y}\nworkers: 2\ntimeouts: {slow: 99s}\n"
+    text = "warmup: {}\nworkers: x\nlog: {level: x, levle: y}\nworkers: 2\ntimeouts: {slow: 99s}\n"
     assert [line.split(": ")[:2] for line in mistakes_of(text)] == [
-        ["app.yaml:1:1", "recycle"],
+        ["app.yaml:1:1", "warmup"],
         ["app.yaml:1:1", "app"],
         ["app.yaml:2:10", "workers"],
         ["app.yaml:3:14", "log.level"],

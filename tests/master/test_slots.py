@@ -236,6 +236,40 @@ def test_leaving_worker_is_replaced_first(pool: Pool) -> None:
     assert len(pool.workers(State.READY)) == 4
 
 
+@pytest.mark.parametrize(
+    ("wanted", "batch", "at_once"), [(1, 1, 1), (4, 4, 1), (7, 7, 1), (12, 12, 3), (12, 2, 2)]
+)
+def test_a_quarter_of_the_leavers_is_replaced_at_a_time(wanted: int, batch: int, at_once: int) -> None:
+    pool = Pool(plan(wanted=wanted, batch=batch))
+    pool.boot()
+    first = pool.workers(State.READY)
+    for worker in first:
+        pool.do(pool.table.leave(worker, "recycled-requests", pool.now))
+    while pool.workers(State.SPAWNING):
+        assert len(pool.table.workers) - wanted == len(pool.workers(State.SPAWNING)) <= at_once
+        assert len(pool.workers(State.READY)) == wanted
+        pool.make_ready()
+        assert len(pool.workers(State.READY)) == wanted
+        assert {worker.reason for worker in pool.workers(State.DRAINING)} == {"recycled-requests"}
+        pool.bury(State.DRAINING)
+    assert not set(first) & set(pool.table.workers.values())
+    assert pool.table.next_deadline() is None
+
+
+def test_a_leaver_that_dies_makes_room_for_no_more_than_its_successor(pool: Pool) -> None:
+    leaver, other = pool.workers(State.READY)[:2]
+    pool.do(pool.table.leave(leaver, "recycled-lifetime", pool.now))
+    pool.do(pool.table.leave(other, "recycled-lifetime", pool.now))
+    pool.bury(State.SPAWNING)
+    pool.do(pool.table.gone(leaver, pool.now))
+    pool.make_ready()
+    pool.bury(State.DRAINING)
+    pool.make_ready()
+    pool.bury(State.DRAINING)
+    assert sorted(worker.slot for worker in pool.workers(State.READY)) == [0, 1, 2, 3]
+    assert not {leaver.id, other.id} & pool.table.workers.keys()
+
+
 def test_scale(pool: Pool) -> None:
     pool.do(pool.table.scale(6, pool.now))
     pool.make_ready()

@@ -1,0 +1,78 @@
+"""Workers that are replaced while the pool serves: nobody notices."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+from harness import HELLO, Server, is_alive, wait_for
+from load import Load, read_response
+
+CONFIG = """
+app: myapp:app
+listen: 127.0.0.1:0
+workers: 4
+log: {access: off}
+hooks: {worker_ready: 'notes:ready', worker_exit: 'notes:exit'}
+"""
+
+# What workers note of themselves: when they are ready, and when they have begun to leave. One write, so one line.
+NOTES = """
+import os
+def note(sign):
+    fd = os.open("notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, sign)
+    os.close(fd)
+def ready(info):
+    note(b"+")
+def exit(info):
+    note(b"-")
+"""
+
+
+def serve(server: Server, more: str, app: str = HELLO) -> None:
+    server.write("notes.py", NOTES)
+    server.serve(CONFIG + more, app)
+
+
+def counts(server: Server) -> list[int]:
+    """Return how many workers were ready and not leaving after each note."""
+    notes = (server.folder / "notes").read_text()
+    return [notes[:end].count("+") - notes[:end].count("-") for end in range(1, len(notes) + 1)]
+
+
+def test_a_worker_that_has_served_enough_is_replaced_and_nobody_notices(server: Server) -> None:
+    serve(server, "recycle: {requests: 100, jitter: 50%}\n")
+    first = server.wait_for_workers(4)
+    idle = socket.create_connection(("127.0.0.1", server.port))
+    idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+    assert read_response(idle)[0] == 200
+    with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=4, fresh=2) as load:
+        wait_for(lambda: not any(map(is_alive, first)), "the end of the first workers")
+    assert load.failures == []
+    idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+    assert read_response(idle)[:2] == (200, "hello")
+    idle.close()
+    gone = re.findall(r"gone: (.*)", server.log)
+    assert len(gone) >= 4
+    for line in gone:
+        served = int(re.search(r"and (\d+) requests", line)[1])  # type: ignore[index]
+        assert served >= 100
+        assert "exit status 0" in line
+        assert line.endswith(", expected: it has served recycle.requests")
+    numbers = counts(server)[3:]
+    assert (min(numbers), max(numbers)) == (4, 5)  # one at a time, and its successor is ready first
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_worker_that_lived_long_enough_is_replaced_though_it_is_idle(server: Server, threads: int) -> None:
+    serve(server, f"recycle: {{lifetime: 1s}}\nthreads: {threads}\n")
+    first = server.wait_for_workers(4)
+    wait_for(lambda: not any(map(is_alive, first)), "the end of the first workers")
+    assert re.search(r"asks to be replaced: it has lived for 1\.[01] s", server.log)
+    server.wait_for_log("expected: it has lived for recycle.lifetime")
+    numbers = counts(server)[3:]
+    assert (min(numbers), max(numbers)) == (4, 5)
+    assert server.stop() == 0
