@@ -56,6 +56,9 @@ class Acceptor:
         self.relay: Relay | None = None
         """To be set before ``open``, if at all."""
         self._has_left_relay = False
+        self.owes_a_take = True
+        """May it have been woken for what it has not taken yet? Not while the steward stands in for the loop: the main
+        thread took before it served."""
         self.reasons: set[str] = set()
         self._listeners = list(listeners)
         self._loop = loop
@@ -120,6 +123,11 @@ class Acceptor:
             self.reasons.discard(reason)
             self._register()
 
+    def take_one_of_each(self) -> None:
+        """Take one connection from everywhere, whatever the epoll has told."""
+        for source in list(self.listening.values()):
+            self.take(source)
+
     def take_despite(self, reason: str) -> None:
         """Take one connection of each listener, if nothing but ``reason`` speaks against it."""
         if self.reasons == {reason}:
@@ -163,13 +171,15 @@ class Acceptor:
         for listener in list(self._listeners):
             if self.listening.pop(listener.fileno(), None) is not None:
                 self._loop.epoll.unregister(listener)
-                self.take(listener)
+                if self.owes_a_take:
+                    self.take(listener)
             listener.close()
         self._listeners.clear()
         if relay and self.relay is not None:
             if self.listening.pop(self.relay.fileno(), None) is not None:
                 self._loop.epoll.unregister(self.relay)
-                self.take(self.relay)
+                if self.owes_a_take:
+                    self.take(self.relay)
             self._rest.stop(None, None)
             self._has_left_relay = True
 
@@ -215,6 +225,8 @@ class Acceptor:
                 f"cannot accept a connection: {error.strerror}; raise the limit of open files (ulimit -n) "
                 "or lower limits.connections",
             )
+        if self.relay is not None:
+            self.relay.nudge()  # what woke us waits: for a sibling that has descriptors
         if error.errno == errno.EMFILE and self._make_room():
             return
         self._pause.start("descriptors")

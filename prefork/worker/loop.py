@@ -16,6 +16,9 @@ from typing import Any
 
 from prefork.worker.deadlines import NEVER, Deadlines, nearest
 
+MOST_EVENTS = 1023
+"""So many ready descriptors are told at a time."""
+
 Handler = Callable[[int], None]
 """Called with the epoll events of its descriptor."""
 
@@ -70,20 +73,20 @@ class Loop:
         """Sleep until something is ready or due; return the ready descriptors with their events."""
         self._overdue = True
         if self.soon:
-            return self.epoll.poll(0)
+            return self.epoll.poll(0, MOST_EVENTS)
         self.asleep = True
         if self._posted:
             self.asleep = False
-            return self.epoll.poll(0)
+            return self.epoll.poll(0, MOST_EVENTS)
         due = nearest(self._queues)
         if due == NEVER:
-            events = self.epoll.poll()
+            events = self.epoll.poll(None, MOST_EVENTS)
         elif (timeout_s := due - monotonic()) > 0:
-            events = self.epoll.poll(timeout_s)
+            events = self.epoll.poll(timeout_s, MOST_EVENTS)
             # What becomes due while the events are handled is seen by the next wait.
             self._overdue = not events
         else:
-            events = self.epoll.poll(0)
+            events = self.epoll.poll(0, MOST_EVENTS)
         self.asleep = False
         return events
 

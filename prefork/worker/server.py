@@ -31,7 +31,7 @@ from prefork.quiesce import HANDSHAKES_S
 from prefork.worker.accepting import Acceptor, Source
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ThreadCell
-from prefork.worker.loop import Loop
+from prefork.worker.loop import MOST_EVENTS, Loop
 from prefork.worker.recycling import Recycling
 from prefork.worker.relay import Relay
 from prefork.worker.threads import ApplicationThreads, BindableCell
@@ -118,7 +118,11 @@ class Server:
         try:
             while not self._stopped:
                 if self._ending and not self.open_connections and not self.take_last():
-                    break
+                    # An order may have come since: to stop, when nobody is left to take what we have sent.
+                    if not (events := loop.epoll.poll(0)):
+                        break
+                    self._serve(events)
+                    continue
                 self.service_actions()
                 if self.recycling is not None:
                     self.recycling.look()
@@ -296,6 +300,8 @@ class Server:
         for fd, _ in events:
             if fd in acceptor.listening:
                 acceptor.take(acceptor.listening[fd])
+        if len(events) >= MOST_EVENTS:
+            acceptor.take_one_of_each()  # what woke us may not be among them
         if acceptor.taken:
             self._admit_taken()
         for fd, mask in events:

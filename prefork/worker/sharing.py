@@ -134,9 +134,11 @@ class Sharing:
                 if connection is not None:
                     connection.attend(events)
                 elif fd in self._orders:
+                    server.acceptor.owes_a_take = False
                     server.loop.handlers[fd](events)
             except Exception:
                 server.handler_failed(fd)
+            server.acceptor.owes_a_take = True
         self._settle_taken()
         if server.is_leaving:
             self._pass_on_all(list(server.connections.values()))

@@ -17,7 +17,6 @@ from handover_states import (
     Violation,
     Worker,
     World,
-    check,
     close_number,
     open_number,
     ready_connections,
@@ -54,7 +53,6 @@ class Protocol(Surroundings):
                 self.release,
             ):
                 for move in action(world, index, worker):
-                    check(move.then)
                     yield move._replace(name=f"worker {index}: {move.name}")
         yield from self.master(world)
         yield from self.killer(world)

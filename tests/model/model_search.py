@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,31 +18,32 @@ class Found(AssertionError):
 
 
 class Space:
-    """Every reachable state, with the moves between them."""
+    """Every reachable state, with the moves between them. ``check`` and ``moves`` raise ``error`` for what is wrong."""
 
-    def __init__(self, start: Hashable, moves: Callable[[Hashable], Iterable[Move]], error: type[Exception]):
+    def __init__(
+        self,
+        start: Hashable,
+        moves: Callable[[Hashable], Iterable[Move]],
+        check: Callable[[Hashable], None],
+        error: type[Exception],
+    ) -> None:
         self.states = [start]
         self._came: list[tuple[int, str]] = [(-1, "start")]
         self._edges: list[tuple[int, str, int]] = []
         numbers = {start: 0}
-        pending = deque([0])
-        while pending:
-            number = pending.popleft()
-            iterator = iter(moves(self.states[number]))
-            while True:
-                try:
-                    move = next(iterator, None)
-                except error as problem:
-                    raise Found(self.trace(number, str(problem))) from None
-                if move is None:
-                    break
-                target = numbers.get(move.then)
-                if target is None:
-                    target = numbers[move.then] = len(self.states)
-                    self.states.append(move.then)
-                    self._came.append((number, move.name))
-                    pending.append(target)
-                self._edges.append((number, move.kind, target))
+        at = 0
+        try:
+            while at < len(self.states):
+                check(self.states[at])
+                for move in moves(self.states[at]):
+                    target = numbers.setdefault(move.then, len(self.states))
+                    if target == len(self.states):
+                        self.states.append(move.then)
+                        self._came.append((at, move.name))
+                    self._edges.append((at, move.kind, target))
+                at += 1
+        except error as problem:
+            raise Found(self.trace(at, str(problem))) from None
 
     def always_can_reach(self, good: Callable[[Hashable], bool], kinds: set[str], problem: str) -> None:
         """Check that every state leads, by moves of these kinds alone, to one that is ``good``."""

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import pytest
 from handover_model import Protocol
-from handover_states import Connection, Violation, Worker, World
+from handover_states import Connection, Violation, Worker, World, check
 from handover_surroundings import STEPS
 from model_search import Found, Move, Space
 
@@ -146,7 +146,7 @@ def search(scenario: Scenario, without: str = "") -> Space:
             for index, connection in enumerate(world.connections)
         )
 
-    space = Space(start, Protocol(without, scenario.room).moves, Violation)
+    space = Space(start, Protocol(without, scenario.room).moves, check, Violation)
     space.always_can_reach(nothing_waits_beside_the_idle, {"own"}, "a request waits while a worker is idle")
     space.always_can_reach(at_rest, {"own", "application", "respawn"}, "the pool does not come to rest")
     return space
@@ -212,7 +212,7 @@ def search_naps(**changes: bool) -> None:
     def guarded(state: Nap) -> bool:
         return not (state.main == "application" and state.steward == "blocked")
 
-    space = Space(Nap(), lambda state: naps(state, **changes), Violation)
+    space = Space(Nap(), lambda state: naps(state, **changes), lambda state: None, Violation)
     space.always_can_reach(guarded, {"own"}, "the steward sleeps beside a running request")
 
 
