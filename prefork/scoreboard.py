@@ -94,6 +94,15 @@ class Running(NamedTuple):
     line: str
 
 
+class Memory(NamedTuple):
+    """What a worker uses, as it has measured itself."""
+
+    rss_bytes: int
+    pss_bytes: int
+    uss_bytes: int
+    """What it shares with nobody, and what its end would free."""
+
+
 class Counts(NamedTuple):
     """Counters since the worker began (or, for a fold, of all dead workers of a pool)."""
 
@@ -230,6 +239,9 @@ class Cell:
     def add_adopted(self) -> None:
         self._words[_C_ADOPTED] += 1
 
+    def publish_memory(self, memory: Memory) -> None:
+        self._words[_C_RSS_BYTES], self._words[_C_PSS_BYTES], self._words[_C_USS_BYTES] = memory
+
     def clear(self) -> None:
         """Make the cell ready for its next worker; only the master does this, after a death."""
         self._memory[:] = bytes(len(self._memory))
@@ -241,6 +253,12 @@ class Cell:
     @property
     def open_connections(self) -> int:
         return self._words[_C_CONNECTIONS]
+
+    @property
+    def memory(self) -> Memory | None:
+        """What its worker has measured last; None before the first time."""
+        found = Memory(*self._words[_C_RSS_BYTES : _C_USS_BYTES + 1])
+        return found if found.rss_bytes else None
 
     def running(self) -> list[Running]:
         """Return the requests that run now, oldest first."""

@@ -49,16 +49,17 @@ class Duration(ScalarKind[float]):
 
 @dataclass(frozen=True)
 class Size(ScalarKind[int]):
-    """A number of bytes, in powers of 1024."""
+    """A number of bytes, in powers of 1024. ``or_zero``: 0 is allowed below the range, and switches the feature off."""
 
     at_least: int
     at_most: int
+    or_zero: bool = False
 
     @property
     def expects(self) -> str:
         """The forms and the range."""
         low, high = units.format_size(self.at_least), units.format_size(self.at_most)
-        return f"a size such as 64KiB or 1MiB, from {low} to {high}"
+        return f"{'0 or ' if self.or_zero else ''}a size such as 64KiB or 1MiB, from {low} to {high}"
 
     def convert(self, scalar: Scalar) -> int:
         """Return bytes; 64KB and 64k, which mean either 1000 or 1024 to people, are refused."""
@@ -68,17 +69,18 @@ class Size(ScalarKind[int]):
         if size is None:
             near = re.fullmatch(r"([0-9.]{1,15}) ?([kmgt])i?b?", scalar.text, re.IGNORECASE)
             raise Refused(f'did you mean "{near[1]}{near[2].upper()}iB"?' if near else "")
-        if not self.at_least <= size <= self.at_most:
+        if not self.at_least <= size <= self.at_most and not (size == 0 and self.or_zero):
             raise Refused
         return size
 
-    def show(self, value: int) -> str:
+    def show(self, value: int) -> str | int:
         """Return the size with its unit."""
-        return units.format_size(value)
+        return units.format_size(value) if value or not self.or_zero else 0
 
     def json_schema(self) -> JsonSchema:
         """Return both forms."""
-        number = {"type": "integer", "minimum": self.at_least, "maximum": self.at_most}
+        low = 0 if self.or_zero else self.at_least
+        number = {"type": "integer", "minimum": low, "maximum": self.at_most}
         return {"anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB)$"}, number]}
 
 

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from prefork.config.composites import key
 from prefork.config.kinds import Integer
-from prefork.config.quantities import Duration, Share
+from prefork.config.quantities import Duration, Share, Size
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -20,5 +22,10 @@ class Recycle:
     jitter: float = key(
         "10%", Share(), "Each worker takes up to this share more of `requests` and `lifetime`, by chance."
     )
-    lifetime: float = key("0", Duration(1, 366 * 86400, or_zero=True), "After so long. 0: never.")
-    LATER: ClassVar = ("memory", "pressure")
+    lifetime: float = key(0, Duration(1, 366 * 86400, or_zero=True), "After so long. 0: never.")
+    memory: int = key(
+        0,
+        Size(MIB, 1024 * 1024 * MIB, or_zero=True),
+        "When it uses more memory that it shares with nobody (USS). 0: never.",
+    )
+    LATER: ClassVar = ("pressure",)

@@ -16,6 +16,7 @@ _WHY = {
     "asked": "asked to be replaced by SIGTERM",
     "recycled-requests": "it has served recycle.requests",
     "recycled-lifetime": "it has lived for recycle.lifetime",
+    "recycled-memory": "it used more than recycle.memory",
     "stop": "the server stops",
     "quick-stop": "the server stops at once",
     "boot-timeout": "it did not get ready within timeouts.boot",
@@ -26,7 +27,7 @@ _WHY = {
     "boot-failed": "it could not get ready",
     "not-started": "the server could not start",
 }
-OF_WORKERS = frozenset({"asked", "recycled-requests", "recycled-lifetime"})
+OF_WORKERS = frozenset({"asked", "recycled-requests", "recycled-lifetime", "recycled-memory"})
 """Reasons for which a worker asks to be replaced."""
 EXPECTED = OF_WORKERS | {"retired", "scaled", "stop", "quick-stop", "rolled-back", "not-started"}
 """Reasons that need no attention if the worker also exits with status 0, or if nobody waited for that."""

@@ -21,7 +21,7 @@ from prefork.scoreboard import READY
 from prefork.ties import Ties
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders
-from prefork.worker.recycling import recycling
+from prefork.worker.recycling import watch_over
 from prefork.worker.relay import Relay
 from prefork.worker.serving import make_server
 
@@ -70,8 +70,6 @@ def main(birth: Birth) -> int:
         )
         ready = WorkerReady(pool.name, heritage.generation, name, pid, loaded.app)
         loaded.hooks.run("worker_ready", ready, log)
-        cell.set_state(READY)
-        channel.send("ready")
         orders.attach(server)
         if isinstance(server, HTTPServer):
             server.share_connections(
@@ -83,11 +81,9 @@ def main(birth: Birth) -> int:
             )
         else:
             server.use_relay(relay)
-        counts = cell.counts
-        served = (
-            (lambda: counts().requests) if isinstance(server, HTTPServer) else (lambda: counts().accepted)
-        )
-        server.recycling = recycling(pool.recycle, served, server.loop, orders.ask_to_leave, log)
+        watch_over(server, pool.recycle, cell, orders.ask_to_leave, log)
+        cell.set_state(READY)
+        channel.send("ready")
         return _serve(
             server.serve_forever,
             lambda: loaded.hooks.run(

@@ -117,6 +117,12 @@ class HTTPServer(Server):
         if passes_on and self.threads is None:
             self._steward = Steward(self.main_cell, self.sharing.attend)
 
+    def do_chore(self, chore: Callable[[bool], None]) -> bool:
+        if self._steward is None:
+            return False
+        self._steward.chore = chore
+        return True
+
     def service_actions(self) -> None:
         if self._before_wait is not None:
             self._before_wait()

@@ -1,20 +1,19 @@
 """When a worker has had enough, and asks the master for a successor.
 
-Runs in a worker, in the loop's thread; it is not there at all when nothing of ``recycle`` is set. The worker serves
-on until the master tells it to drain, which is when its successor is ready.
+Runs in a worker, in the loop's thread. The worker serves on until the master tells it to drain, which is when its
+successor is ready. Nothing is called in the turns of the loop when nothing of ``recycle`` is set.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from prefork.config import Recycle
-
-if TYPE_CHECKING:
-    from prefork.worker.loop import Loop
-    from prefork.worker.server import Log
+from prefork.scoreboard import Cell
+from prefork.worker.http_server import HTTPServer
+from prefork.worker.memory import InTheLoop, MemoryWatch
+from prefork.worker.server import Log, Server
 
 MOST_A_TURN = 64
 """More requests than one turn of the loop usually ends: the counters are read only when it may matter."""
@@ -59,18 +58,33 @@ class Recycling:
             self._log.info("worker-recycling", f"asks to be replaced: {why}", reason=reason)
 
 
-def recycling(
-    recycle: Recycle, served: Callable[[], int], loop: Loop, ask: Callable[[str], bool], log: Log
-) -> Recycling | None:
-    """Return what watches over this worker, or None if it may live for ever."""
-    if not (recycle.requests or recycle.lifetime):
-        return None
+def watch_over(server: Server, recycle: Recycle, cell: Cell, ask: Callable[[str], bool], log: Log) -> None:
+    """Have the worker of a ``cell`` measure its memory, and ask for a successor when ``recycle`` says so."""
+
+    def served() -> int:
+        counts = cell.counts()
+        return counts.requests if isinstance(server, HTTPServer) else counts.accepted
+
     made = Recycling(int(spread(recycle.requests, recycle.jitter)), served, ask, log)
     if recycle.lifetime:
         lifetime_s = spread(recycle.lifetime, recycle.jitter)
         why = f"it has lived for {lifetime_s:.1f} s"
-        loop.deadlines(lifetime_s, lambda _: made.want("recycled-lifetime", why)).start(None)
-    return made
+        server.loop.deadlines(lifetime_s, lambda _: made.want("recycled-lifetime", why)).start(None)
+    memory = MemoryWatch(
+        cell,
+        recycle.memory,
+        lambda why: server.loop.post(lambda: made.want("recycled-memory", why)),
+        log,
+    )
+    calls = [] if server.do_chore(memory.look) else [InTheLoop(server.loop, memory).turn]
+    if recycle.requests or recycle.lifetime or recycle.memory:
+        calls.append(made.look)
+
+    def before_turn() -> None:
+        for call in calls:
+            call()
+
+    server.before_turn = before_turn if len(calls) > 1 else calls[0] if calls else None
 
 
 def spread(value: float, jitter: float) -> float:

@@ -32,7 +32,6 @@ from prefork.worker.accepting import Acceptor, Source
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ThreadCell
 from prefork.worker.loop import MOST_EVENTS, Loop
-from prefork.worker.recycling import Recycling
 from prefork.worker.relay import Relay
 from prefork.worker.threads import ApplicationThreads, BindableCell
 
@@ -95,7 +94,8 @@ class Server:
         self.open_connections = 0
         self.max_connections = connections
         self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
-        self.recycling: Recycling | None = None
+        self.before_turn: Callable[[], None] | None = None
+        """Called in each turn of the loop, whatever a subclass does in ``service_actions``."""
         self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
@@ -124,8 +124,8 @@ class Server:
                     self._serve(events)
                     continue
                 self.service_actions()
-                if self.recycling is not None:
-                    self.recycling.look()
+                if self.before_turn is not None:
+                    self.before_turn()
                 self._serve(loop.wait())
         finally:
             self.server_close()
@@ -276,6 +276,14 @@ class Server:
 
     def make_room(self) -> bool:
         """Close a connection that nobody will miss; return whether there was one."""
+        return False
+
+    def do_chore(self, chore: Callable[[bool], None]) -> bool:
+        """Have ``chore(last)`` called about once a second while requests come, in another thread than the loop's.
+
+        ``last``: nothing has come for a second, and there will be no more calls until something does. Returns False
+        if there is no such thread.
+        """
         return False
 
     def has_room(self) -> bool:

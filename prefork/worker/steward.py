@@ -19,13 +19,20 @@ TICK_S = 0.004
 QUIET_TICKS = 250
 """After so many without a request it blocks."""
 
+CHORE_TICKS = 250
+
 
 class Steward:
-    """``attend`` is called with the baton, whenever a request has been running for longer than a tick."""
+    """``attend`` is called with the baton, whenever a request has been running for longer than a tick.
+
+    ``chore(last)``, when it is set, is called without it about once a second while the steward is awake, the last time
+    just before it blocks.
+    """
 
     def __init__(self, cell: ThreadCell, attend: Callable[[], None]) -> None:
         self._cell = cell
         self._attend = attend
+        self.chore: Callable[[bool], None] | None = None
         self.baton = _thread.allocate_lock()
         """Who holds it may do what the serve loop does. The main thread lets go of it only for the application."""
         self.asleep = True
@@ -45,9 +52,14 @@ class Steward:
     def _run(self) -> None:
         cell, baton = self._cell, self.baton
         last = (0, 0)
-        quiet_ticks = 0
+        quiet_ticks = ticks = 0
         while True:
             sleep(TICK_S)
+            ticks += 1
+            if ticks >= CHORE_TICKS:
+                ticks = 0
+                if self.chore is not None:
+                    self.chore(False)
             now = cell.pulse()
             if now != last:
                 last = now
@@ -63,6 +75,8 @@ class Steward:
                 quiet_ticks += 1
                 if quiet_ticks == QUIET_TICKS:
                     quiet_ticks = 0
+                    if self.chore is not None:
+                        self.chore(True)
                     self._sleep()
 
     def _sleep(self) -> None:

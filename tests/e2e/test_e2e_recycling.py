@@ -76,3 +76,33 @@ def test_a_worker_that_lived_long_enough_is_replaced_though_it_is_idle(server: S
     numbers = counts(server)[3:]
     assert (min(numbers), max(numbers)) == (4, 5)
     assert server.stop() == 0
+
+
+HOARD = """
+hoard = []
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/hoard":
+        hoard.append(b"x" * (64 << 20))
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+"""
+
+
+@pytest.mark.parametrize("more", ["", "threads: 2\n", "share_connections: false\n"])
+def test_a_worker_that_uses_too_much_memory_is_replaced(server: Server, more: str) -> None:
+    """It measures itself while requests come: from the steward's thread, or from the loop without one."""
+    serve(server, "recycle: {memory: 48MiB}\n" + more, HOARD)
+    first = server.wait_for_workers(4)
+    assert server.get("/hoard")[0] == 200
+
+    def is_replaced() -> bool:
+        assert server.get() == (200, "hello")
+        return not all(map(is_alive, first))
+
+    wait_for(is_replaced, "the end of the worker that hoards")
+    server.wait_for_log(r"gone: exit status 0 .* expected: it used more than recycle\.memory")
+    assert re.search(
+        r"asks to be replaced: it uses \d+\.\d MiB of its own, recycle\.memory is 48MiB", server.log
+    )
+    assert sum(map(is_alive, first)) == 3
+    assert server.stop() == 0
