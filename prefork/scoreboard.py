@@ -20,7 +20,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from time import monotonic_ns
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAGIC = int.from_bytes(b"prefork\0", "little")
 FORMAT = 1
@@ -47,7 +47,10 @@ _C_ADOPTED = 9
 # Words of a thread.
 _T_START_NS, _T_DEADLINE_NS, _T_SLOW_NS, _T_NATIVE_ID, _T_LINE_BYTES = range(5)
 _T_SENT_BYTES, _T_ELAPSED_NS = range(5, 7)
-_T_COUNTS = 8
+# What the worker's lookout writes, each with the start of the request that it is about: when it will tell again of
+# a slow one, for how long it was suspended, and that its deadline was dealt with.
+_T_TOLD_START_NS, _T_TOLD_NS, _T_EXCUSED_START_NS, _T_EXCUSED_NS, _T_ENDED_START_NS = range(7, 12)
+_T_COUNTS = 12
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "other")
 """Methods that are counted apart; no label of a metric comes from a client."""
@@ -90,7 +93,9 @@ class Running(NamedTuple):
     thread: int
     start_ns: int
     deadline_ns: int
+    """0, too, if the worker has dealt with it."""
     slow_ns: int
+    """When it is to be told of as slow for the first or the next time."""
     line: str
 
 
@@ -121,9 +126,9 @@ class Counts(NamedTuple):
 
 
 class ThreadCell:
-    """What one application thread does; written only by that thread."""
+    """What one application thread does; written only by that thread, and by the lookout of its worker."""
 
-    __slots__ = ("_doorbell", "_header", "_line", "_shown", "_words")
+    __slots__ = ("_doorbell", "_header", "_line", "_shown", "_words", "current", "ident")
 
     def __init__(self, header: memoryview[int], memory: memoryview[int], doorbell: int) -> None:
         self._header = header
@@ -131,10 +136,15 @@ class ThreadCell:
         self._line = memory[_LINE_OFFSET_BYTES:]
         self._shown: bytes | None = None
         self._doorbell = doorbell
+        self.current: Any = None
+        """In the worker itself: its object for the request that runs, or ran last. To be set before ``enter``."""
+        self.ident = 0
+        """In the worker itself: ``threading.get_ident()`` of the thread."""
 
     def bind(self) -> None:
         """Note the calling thread as the one that writes this cell."""
         self._words[_T_NATIVE_ID] = threading.get_native_id()
+        self.ident = threading.get_ident()
 
     def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
         """Publish a request just before the application is called.
@@ -174,6 +184,31 @@ class ThreadCell:
         another pair whenever a request has begun or ended."""
         return self._words[_T_START_NS], self._words[_T_ELAPSED_NS]
 
+    def limits(self) -> tuple[int, int, int]:
+        """Return start, deadline and slow instant as ``enter`` wrote them; the start is 0 if nothing runs."""
+        words = self._words
+        return words[_T_START_NS], words[_T_DEADLINE_NS], words[_T_SLOW_NS]
+
+    def extend(self, by_ns: int) -> None:
+        """Move the deadline of the request that runs, if it has one; only its own thread may do that."""
+        words = self._words
+        if words[_T_START_NS] and words[_T_DEADLINE_NS]:
+            words[_T_DEADLINE_NS] += by_ns
+
+    def told(self, start_ns: int, again_ns: int) -> None:
+        """Tell the master that the slow request of this start was reported, and when it will be again."""
+        self._words[_T_TOLD_NS] = again_ns
+        self._words[_T_TOLD_START_NS] = start_ns
+
+    def excuse(self, start_ns: int, by_ns: int) -> None:
+        """Tell the master that the request of this start was suspended with its worker."""
+        self._words[_T_EXCUSED_NS] = by_ns
+        self._words[_T_EXCUSED_START_NS] = start_ns
+
+    def end(self, start_ns: int) -> None:
+        """Tell the master that the worker has dealt with the deadline of the request of this start."""
+        self._words[_T_ENDED_START_NS] = start_ns
+
     @property
     def native_id(self) -> int:
         """The kernel's id of the thread, as in ``/proc/PID/task``."""
@@ -186,6 +221,13 @@ class ThreadCell:
         if not start_ns:
             return None
         deadline_ns, slow_ns = words[_T_DEADLINE_NS], words[_T_SLOW_NS]
+        if words[_T_EXCUSED_START_NS] == start_ns:
+            deadline_ns += deadline_ns and words[_T_EXCUSED_NS]
+            slow_ns += slow_ns and words[_T_EXCUSED_NS]
+        if words[_T_ENDED_START_NS] == start_ns:
+            deadline_ns = 0
+        if slow_ns and words[_T_TOLD_START_NS] == start_ns:
+            slow_ns = max(slow_ns, words[_T_TOLD_NS])
         length = min(words[_T_LINE_BYTES], LINE_BYTES)
         line = bytes(self._line[:length]).decode("latin-1")
         if words[_T_START_NS] != start_ns:

@@ -52,6 +52,8 @@ def write_obituary(
     may_be_killed = worker.ready_at is None or reason == "quick-stop"
     expected = reason in EXPECTED and (exit.exit_status == 0 or may_be_killed)
     why = _WHY.get(reason, "")
+    if worker.detail:
+        why += f": {worker.detail}"
     if oom_killed:
         why = "killed by the kernel for lack of memory (OOM)"
     write = log.info if expected else log.error
@@ -60,6 +62,7 @@ def write_obituary(
         f"gone: {exit} after {uptime_s:.1f} s and {counts.requests} requests, "
         f"{'expected' if expected else 'not expected'}{f': {why}' if why else ''}",
         reason=reason,
+        detail=worker.detail or None,
         exit_status=exit.exit_status,
         signal=exit.signal,
         uptime_s=round(uptime_s, 3),

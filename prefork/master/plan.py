@@ -50,6 +50,8 @@ class Worker:
     """It is to be replaced, though its generation is the plan's."""
     reason: str | None = None
     """Why the master ended it; None as long as it did not."""
+    detail: str = ""
+    """More of that, for people: the request that was late."""
 
     @property
     def fills(self) -> bool:

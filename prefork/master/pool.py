@@ -18,6 +18,7 @@ from prefork.log import Log
 from prefork.master.cgroup import OomWatch
 from prefork.master.failure import told
 from prefork.master.generation import Generation
+from prefork.master.living_stacks import ask_stack
 from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper
 from prefork.master.obituary import EXPECTED, OF_WORKERS, write_obituary, write_obituary_of_unborn
@@ -149,9 +150,14 @@ class Pool:
         """Act on the deadlines that have passed."""
         self._carry_out(self.table.expire(now))
 
-    def overdue(self, worker: Worker) -> None:
-        """End a worker, one of whose requests passed its deadline."""
-        self._carry_out(self.table.overdue(worker, monotonic()))
+    def overdue(self, worker: Worker, detail: str) -> None:
+        """End a worker, one of whose requests passed its deadline; ``detail`` says which."""
+        self._carry_out(self.table.overdue(worker, detail, monotonic()))
+
+    def ask_stack(self, worker: Worker, then: Callable[[str], None]) -> None:
+        """Have ``then`` told the stack of what a worker runs, "" if that cannot be known."""
+        if (link := self._links.get(worker.id)) is not None:
+            ask_stack(self._means.loop, link, then)
 
     def worker_of_cell(self, generation: int, cell: int) -> Worker | None:
         """Return the worker that owns a cell."""
@@ -335,6 +341,9 @@ class Pool:
                 if not self.table.is_on_trial(worker.generation):
                     why, traceback = told("it cannot get ready", link.failure)
                     self.log_of(worker).error("worker-boot-failed", why, traceback=traceback)
+            case "late":
+                request, elapsed_s = message.fields.get("request"), message.fields.get("elapsed_s")
+                self._carry_out(self.table.late(worker, f"{request} after {elapsed_s} s", now))
             case "leave" if not self.table.is_stopping:
                 reason = str(message.fields.get("reason"))
                 self._carry_out(self.table.leave(worker, reason if reason in OF_WORKERS else "asked", now))

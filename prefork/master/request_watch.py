@@ -1,7 +1,10 @@
 """Deadlines of requests: found in the scoreboard on a timer, and only while a request runs.
 
-Runs in the master. While nothing runs the master is marked *asleep* in the scoreboards and makes no wake-ups; a
-worker that enters the application then rings the doorbell. See docs/decisions/0003-timeouts-without-heartbeats.md.
+Runs in the master. A worker itself reports its slow requests and acts on its late ones (see ``worker.lookout``);
+the master does it a moment later for a worker that cannot, because C code holds the interpreter lock, it is
+stopped, or stuck in the kernel. While nothing runs the master is marked *asleep* in the scoreboards and makes no
+wake-ups; a worker that enters the application then rings the doorbell. See
+docs/decisions/0003-timeouts-without-heartbeats.md.
 """
 
 from __future__ import annotations
@@ -13,11 +16,18 @@ from time import monotonic_ns
 from typing import NamedTuple
 
 from prefork.log import Log
+from prefork.master.plan import Worker
 from prefork.master.pool import Pool
 from prefork.scoreboard import Running, Scoreboard
 
 CONFIRM_S = 0.02
 """After this a store to the scoreboard is visible to everyone: see ``Scoreboard.asleep``."""
+
+SLOW_GRACE_NS = 500_000_000
+"""How long a worker may take to report a slow request."""
+
+LATE_GRACE_NS = 800_000_000
+"""How long it may take to be gone after a deadline."""
 
 UNHEARD_NS = 1_000_000_000
 """A request that rang this long before it was seen counts from then: the master was suspended."""
@@ -33,10 +43,15 @@ class _Key(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    excused_ns: int
-    """By how much its deadlines are later than the worker wrote."""
-    told_slow: bool = False
+    request: Running
+    slow_ns: int = 0
+    deadline_ns: int = 0
+    """Earlier instants than these, that the worker wrote, do not count."""
     overdue: bool = False
+
+    def excuse(self, lost_ns: int) -> None:
+        self.slow_ns = max(self.slow_ns, self.request.slow_ns) + lost_ns
+        self.deadline_ns = max(self.deadline_ns, self.request.deadline_ns) + lost_ns
 
 
 class RequestWatch:
@@ -69,7 +84,7 @@ class RequestWatch:
         now_ns, lost_ns = monotonic_ns(), int(lost_s * 1e9)
         self._suspended_ns = (now_ns - lost_ns, now_ns)
         for seen in self._seen.values():
-            seen.excused_ns += lost_ns
+            seen.excuse(lost_ns)
 
     def look(self, pools: Iterable[Pool]) -> None:
         """Report slow requests, end overdue ones, and decide when to look again."""
@@ -99,22 +114,23 @@ class RequestWatch:
         """Act on one request; return the next instant that matters to it, in nanoseconds."""
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = _Seen(self._excuse_of_new(request.start_ns, now_ns))
-        slow_ns = request.slow_ns + seen.excused_ns if request.slow_ns and not seen.told_slow else 0
-        if slow_ns and now_ns >= slow_ns:
-            seen.told_slow = True
-            slow_ns = 0
-            self._tell(pool, key, request, now_ns, "request-slow", "is slow: it has been running")
-        deadline_ns = request.deadline_ns + seen.excused_ns if request.deadline_ns and not seen.overdue else 0
+            seen = self._seen[key] = _Seen(request)
+            if excused_ns := self._excuse_of_new(request.start_ns, now_ns):
+                seen.excuse(excused_ns)
+        seen.request = request
+        worker = pool.worker_of_cell(key.generation, key.cell)
+        slow_ns = request.slow_ns and max(request.slow_ns, seen.slow_ns) + SLOW_GRACE_NS
+        deadline_ns = request.deadline_ns and max(request.deadline_ns, seen.deadline_ns) + LATE_GRACE_NS
+        if seen.overdue or worker is None:
+            return None
         if deadline_ns and now_ns >= deadline_ns:
             seen.overdue = True
-            deadline_ns = 0
-            worker = pool.worker_of_cell(key.generation, key.cell)
-            self._tell(
-                pool, key, request, now_ns, "request-deadline", "passed its deadline: it has been running"
-            )
-            if worker is not None:
-                pool.overdue(worker)
+            self._tell_late(pool, worker, request, now_ns)
+            return None
+        if slow_ns and now_ns >= slow_ns:
+            seen.slow_ns = now_ns + (now_ns - request.start_ns)
+            slow_ns = seen.slow_ns + SLOW_GRACE_NS
+            pool.ask_stack(worker, lambda stack: self._tell_slow(pool, worker, request, stack))
         return min((instant for instant in (slow_ns, deadline_ns) if instant), default=None)
 
     def _excuse_of_new(self, start_ns: int, now_ns: int) -> int:
@@ -125,19 +141,28 @@ class RequestWatch:
         since_ns, until_ns = self._suspended_ns
         return max(0, until_ns - max(start_ns, since_ns))
 
-    def _tell(self, pool: Pool, key: _Key, request: Running, now_ns: int, event: str, what: str) -> None:
-        worker = pool.worker_of_cell(key.generation, key.cell)
-        log = pool.log_of(worker) if worker is not None else self._log
-        write = log.warning if event == "request-slow" else log.error
-        elapsed_s = (now_ns - request.start_ns) / 1e9
-        method, _, target = request.line.partition(" ")
-        write(
-            event,
-            f"{request.line!r} {what} for {elapsed_s:.1f} s",
-            method=method,
-            target=target.rpartition(" ")[0] or target,
-            elapsed_s=round(elapsed_s, 3),
+    def _tell_slow(self, pool: Pool, worker: Worker, request: Running, stack: str) -> None:
+        elapsed_s = (monotonic_ns() - request.start_ns) / 1e9
+        why = "C code holds the interpreter lock" if stack else "it is stopped or stuck in the kernel"
+        pool.log_of(worker).warning(
+            "request-slow",
+            f"{request.line!r} is slow: it has been running for {elapsed_s:.1f} s; "
+            f"its worker cannot say so itself, {why}",
+            **_fields(request, elapsed_s),
+            by="master",
+            traceback=stack or None,
         )
+
+    def _tell_late(self, pool: Pool, worker: Worker, request: Running, now_ns: int) -> None:
+        elapsed_s = (now_ns - request.start_ns) / 1e9
+        pool.log_of(worker).error(
+            "request-deadline",
+            f"{request.line!r} passed its deadline, and its worker does nothing: it has been running for "
+            f"{elapsed_s:.1f} s",
+            **_fields(request, elapsed_s),
+            by="master",
+        )
+        pool.overdue(worker, f"{request.line} after {elapsed_s:.1f} s")
 
     def _set_asleep(self, pools: Iterable[Pool], asleep: bool) -> None:
         if self._asleep is not asleep:
@@ -145,6 +170,15 @@ class RequestWatch:
             for pool in pools:
                 for generation in pool.generations.values():
                     generation.scoreboard.asleep = asleep
+
+
+def _fields(request: Running, elapsed_s: float) -> dict[str, object]:
+    method, _, target = request.line.partition(" ")
+    return {
+        "method": method,
+        "target": target.rpartition(" ")[0] or target,
+        "elapsed_s": round(elapsed_s, 3),
+    }
 
 
 def _limited(pools: Iterable[Pool]) -> Iterator[tuple[Pool, _Key, Running]]:

@@ -40,8 +40,11 @@ from prefork.master.worker_states import ABORT_S, ACTIVE, REKILL_S, Event, React
 MOST_FAILURES_ON_TRIAL = 3
 """A new generation whose workers die this often in one slot, though they got ready, is given up."""
 
-_FAULTS = frozenset({"boot-timeout", "request-deadline", "spawn-failed"})
+_FAULTS = frozenset({"boot-timeout", "spawn-failed"})
 """Reasons for which the master ended a worker that are the worker's own fault."""
+
+_LATE = "request-deadline"
+"""Says nothing of whether the next worker will do: its slot is filled at once, however often that happens."""
 
 _TIMEOUTS = {
     State.SPAWNING: "spawn-failed",
@@ -151,9 +154,16 @@ class SlotTable:
         worker.reason = worker.reason or reason
         return self._settle(now)
 
-    def overdue(self, worker: Worker, now: float) -> list[Action]:
-        """One of its requests passed its deadline."""
-        return self._happens(worker, Event.OVERDUE, now, "request-deadline") + self._settle(now)
+    def late(self, worker: Worker, detail: str, now: float) -> list[Action]:
+        """It says that one of its requests passed its deadline, and that it leaves for that."""
+        worker.reason, worker.detail = _LATE, detail
+        worker.leaving = True
+        return self._settle(now)
+
+    def overdue(self, worker: Worker, detail: str, now: float) -> list[Action]:
+        """One of its requests passed its deadline, and it does nothing about that."""
+        worker.reason, worker.detail = _LATE, worker.detail or detail
+        return self._happens(worker, Event.OVERDUE, now) + self._settle(now)
 
     def gone(self, worker: Worker, now: float) -> list[Action]:
         """It died, or was never there (``LOST``)."""
@@ -161,7 +171,7 @@ class SlotTable:
             return []
         actions: list[Action] = []
         unasked = worker.state in ACTIVE or worker.reason in _FAULTS
-        if unasked and not self._stopping:
+        if unasked and worker.reason != _LATE and not self._stopping:
             backoff = self._backoff(worker.slot)
             lived_s = now - worker.ready_at if worker.ready_at is not None else 0.0
             delay_s = backoff.failed(now, lived_s, self.random())

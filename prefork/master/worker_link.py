@@ -32,6 +32,8 @@ class WorkerLink:
         """What the worker said of its failed boot."""
         self._loop = loop
         self._is_open = True
+        self.is_closed = False
+        """Is the worker gone, and all that was held of it?"""
 
     def watch(self, on_readable: Callable[[], None]) -> None:
         """Call back when the worker has said something, or its end is closed."""
@@ -64,6 +66,7 @@ class WorkerLink:
 
     def close(self) -> None:
         """Let go: the worker is dead, or was never there."""
+        self.is_closed = True
         self._close_channel()
         self.last_words.close()
         if self.process is not None:

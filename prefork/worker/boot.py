@@ -81,6 +81,8 @@ def main(birth: Birth) -> int:
             )
         else:
             server.use_relay(relay)
+        if isinstance(server, HTTPServer) and (pool.timeouts.slow or pool.timeouts.request):
+            server.watch_requests(orders.tell_late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush)
         watch_over(server, pool.recycle, cell, orders.ask_to_leave, log)
         cell.set_state(READY)
         channel.send("ready")

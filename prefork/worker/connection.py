@@ -208,6 +208,8 @@ class Connection(Incoming):
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
             threads.submit(self)
+            if server.rounds is not None:
+                server.rounds.begin()
 
     def begin(self) -> bool:
         """Run the request that has waited for a thread; return False if the connection is no longer here."""

@@ -75,6 +75,9 @@ class Writer(Protocol):
 class ThreadCell(Protocol):
     """The scoreboard cell of the thread that runs the application."""
 
+    current: Any
+    """The ``Response`` to the request that runs, or ran last. To be set before ``enter``."""
+
     def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
         """Publish the request; return its start in monotonic ns."""
 
@@ -83,3 +86,24 @@ class ThreadCell(Protocol):
 
     def pulse(self) -> tuple[int, int]:
         """Return what is another value whenever a request has begun or ended; first the start of one that runs."""
+
+    def extend(self, by_ns: int) -> None:
+        """Move the deadline of the request that runs, if it has one; only its own thread may do that."""
+
+
+class WatchedCell(ThreadCell, Protocol):
+    """What the lookout reads and writes of it."""
+
+    ident: int
+
+    def limits(self) -> tuple[int, int, int]:
+        """Return start, deadline and slow instant as ``enter`` wrote them; the start is 0 if nothing runs."""
+
+    def told(self, start_ns: int, again_ns: int) -> None:
+        """Tell the master that the slow request of this start was reported, and when it will be again."""
+
+    def excuse(self, start_ns: int, by_ns: int) -> None:
+        """Tell the master that the request of this start was suspended with its worker."""
+
+    def end(self, start_ns: int) -> None:
+        """Tell the master that the worker has dealt with the deadline of the request of this start."""

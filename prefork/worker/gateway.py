@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from io import BytesIO
-from time import time
+from time import monotonic_ns, time
 from typing import Any
 
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
@@ -23,6 +23,8 @@ from prefork.worker.environ import base_environ, connection_environ
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell, Writer
 from prefork.worker.request_id import request_ids
 from prefork.worker.response import Response
+
+LATE = "the application did not answer in time"
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
@@ -81,6 +83,7 @@ class Gateway:
             self._strip_root(environ)
         response = Response(self, request, writer, environ[REQUEST_ID_KEY])
         body: Iterable[bytes] | None = None
+        cell.current = response
         start_ns = cell.enter(head.request_line, self._deadline_ns, self._slow_ns)
         # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
         try:
@@ -96,7 +99,12 @@ class Gateway:
                 self._report(response, "close() of the response raised", error)
         encoded = response.encoded
         status = encoded.code if encoded else 500
+        if response.late is not None and response.late.has_answered:
+            cell.leave(head.method, 504, start_ns, 0)
+            return False  # and has been recorded by then
         elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
+        if elapsed_ns >= self._slow_ns > 0:
+            self._tell_end(response, status, elapsed_ns)
         if self._access is not None:
             entry = AccessEntry(
                 head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),
@@ -146,6 +154,33 @@ class Gateway:
         lines = b"" if encoded.has_date else date_line
         return lines + b"\r\n" if encoded.has_server else lines + self._server_line + b"\r\n"
 
+    def answer_late(self, response: Response, start_ns: int) -> bytes:
+        """Return the 504 to a request whose deadline has passed, and record it; close after it."""
+        request, head = response.request, response.request.head
+        lines = self.server_lines(None)
+        if self.responds_with_id:
+            lines = f"X-Request-ID: {response.request_id}\r\n".encode("ascii") + lines
+        answer = own_response(504, LATE, connection_line(False, True), lines)
+        head_bytes = answer.index(b"\r\n\r\n") + 4
+        if head.method == "HEAD":
+            answer = answer[:head_bytes]
+        if self._access is not None:
+            elapsed_ns = monotonic_ns() - start_ns
+            environ = {**request.base, **head.environ, REQUEST_ID_KEY: response.request_id}
+            entry = AccessEntry(
+                environ["REMOTE_ADDR"],
+                head.method,
+                head.target,
+                environ["SERVER_PROTOCOL"],
+                504,
+                len(answer) - head_bytes,
+                time() - elapsed_ns / 1e9,
+                elapsed_ns,
+                environ,
+            )
+            self._access.record(entry)
+        return answer
+
     def _strip_root(self, environ: Environ) -> None:
         """Split the path at ``root_path``, which is in SCRIPT_NAME; a proxy may have taken it off already."""
         path, root = environ["PATH_INFO"], self._root_path
@@ -172,6 +207,20 @@ class Gateway:
             response.send_error()
         except ClientGone:
             pass
+
+    def _tell_end(self, response: Response, status: int, elapsed_ns: int) -> None:
+        """Log that a slow request is over."""
+        head = response.request.head
+        self.log.warning(
+            "request-slow-ended",
+            f"{head.request_line.decode('latin-1')!r} was slow: it ended with {status} after "
+            f"{elapsed_ns / 1e9:.1f} s, id {response.request_id}",
+            method=head.method,
+            target=head.target,
+            status=status,
+            elapsed_s=round(elapsed_ns / 1e9, 3),
+            request_id=response.request_id,
+        )
 
     def _report(self, response: Response, what: str, error: BaseException) -> None:
         head = response.request.head

@@ -26,6 +26,8 @@ from prefork.worker.gateway import Gateway
 from prefork.worker.handover import Handover, Origin
 from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
+from prefork.worker.late import LateRequests, TellMaster
+from prefork.worker.lookout import Lookout, Rounds
 from prefork.worker.peers import Peers, peer_name
 from prefork.worker.relay import Relay
 from prefork.worker.server import Cell, Log, Server, shown_address
@@ -88,6 +90,7 @@ class HTTPServer(Server):
         """Do others go on with the connections, as soon as they can be handed over?"""
         self.sharing: Sharing | None = None
         self._steward: Steward | None = None
+        self.rounds: Rounds | None = None
         self._has_others_first = False
         # A connection that is not to be kept, too, has some time for the first byte of its one request.
         self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
@@ -122,6 +125,21 @@ class HTTPServer(Server):
             return False
         self._steward.chore = chore
         return True
+
+    def watch_requests(
+        self, tell_master: TellMaster, *, graceful_s: float, before_exit: Callable[[], None]
+    ) -> None:
+        """Report slow requests and end the worker for late ones; see ``LateRequests`` for the arguments. To be called
+        after ``share_connections`` and before ``serve_forever``."""
+        late = LateRequests(self, tell_master, graceful_s, before_exit)
+        lookout = Lookout(self.cell.threads, late.slow, late.overdue, lambda: self.handler_failed(-1))
+        if self.threads is not None:
+            self.rounds = Rounds(self.loop, lookout)
+            return
+        if self._steward is None:
+            assert self.sharing is not None
+            self._steward = Steward(self.main_cell, self.sharing.attend)
+        self._steward.lookout = lookout
 
     def service_actions(self) -> None:
         if self._before_wait is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from prefork import child
-from prefork.channel import Channel, ChannelClosed, Message
+from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.heritage import Heritage
 from prefork.log import Logs
 from prefork.scoreboard import DRAINING, Cell
@@ -91,6 +91,14 @@ class Orders:
         except BlockingIOError:
             return  # the steward was faster
         self.ask_to_leave("asked")
+
+    def tell_late(self, request: str, elapsed_s: float, *, drains: bool) -> None:
+        """Tell the master that a request is past its deadline and that the worker leaves; see ``late.TellMaster``."""
+        self.reason = "request-deadline"
+        try:
+            self._channel.send("late", request=clip(request), elapsed_s=round(elapsed_s, 3), drains=drains)
+        except ChannelClosed:
+            pass
 
     def ask_to_leave(self, reason: str) -> bool:
         """Ask the master for a successor, in any thread; return False if it has no room for the question now."""

@@ -153,10 +153,22 @@ class Outgoing:
             return True
         return False
 
+    def drop_unread(self, most_bytes: int) -> None:
+        """Read what has come, so that a close does not reset the response away."""
+        try:
+            while most_bytes > 0 and (data := self.sock.recv(_READ_BYTES, MSG_DONTWAIT)):
+                most_bytes -= len(data)
+        except OSError:
+            pass
+
     def abort(self) -> None:
         """Drop what is kept, and have the close reset the connection, so that nothing looks complete."""
         self.gone = True
         self.drop_output()
+        self.reset_on_close()
+
+    def reset_on_close(self) -> None:
+        """Have the close reset the connection, whoever makes it; also the end of the process is one."""
         if self.sock.family != socket.AF_UNIX:
             try:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -17,6 +17,7 @@ from prefork.worker.files import FileRange, FileWrapper
 
 if TYPE_CHECKING:
     from prefork.worker.gateway import Gateway
+    from prefork.worker.late import Late
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -36,6 +37,8 @@ class Response:
     sent_bytes = 0
     """Of the body, without its framing."""
     client_gone = False
+    late: Late | None = None
+    """Set when the deadline has passed, by another thread; see ``prefork.worker.late``."""
     _chunked = False
     _left_bytes: int | None = None
     """Of the Content-Length; None while it is not known, and when there is none."""
@@ -45,7 +48,7 @@ class Response:
     def __init__(self, gateway: Gateway, request: Request, writer: Writer, request_id: str) -> None:
         self._gateway = gateway
         self.request = request
-        self._writer = writer
+        self.writer = writer
         self.request_id = request_id
 
     def start_response(
@@ -108,7 +111,7 @@ class Response:
         self.keep_alive = False
         self._full = True
         if self._left_bytes != 0:
-            self._writer.abort()
+            self.writer.abort()
 
     def _send_whole(self, blocks: Sequence[bytes]) -> None:
         """Send a body that is all there, so that its length is known."""
@@ -149,6 +152,10 @@ class Response:
         keep = head.keep_alive and self.request.keep_alive and framing.ends
         self.keep_alive = keep
         self.head_sent = True
+        # After the line above: see ``Late``. One of the two threads sees the other.
+        if self.late is not None and not self.late.may_send():
+            self._note_gone()
+            raise ClientGone("the client was told that the deadline has passed")
         gateway = self._gateway
         lines = gateway.server_lines(encoded)
         if gateway.responds_with_id and not encoded.has_request_id:
@@ -184,14 +191,14 @@ class Response:
             self._left_bytes -= file.size
         self.sent_bytes += file.size
         try:
-            self._writer.write_file(head, *file)
+            self.writer.write_file(head, *file)
         except ClientGone:
             self._note_gone()
             raise
 
     def _write(self, data: bytes | tuple[bytes, bytes]) -> None:
         try:
-            self._writer.write(data)
+            self.writer.write(data)
         except ClientGone:
             self._note_gone()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from prefork.worker import portable
@@ -118,6 +119,20 @@ class Sharing:
                 connection.expect_end()
             self._pass_on_rest()
 
+    def leave_at_once(self, until: float) -> None:
+        """Hand over everything but what runs, before the process ends; called by the steward, with the baton.
+
+        Waits until the instant ``until`` (monotonic seconds) for a full relay, and for readers of responses.
+        """
+        server = self._server
+        server.is_leaving = self.passes_on
+        self._give_up.start(None)
+        server.acceptor.close(relay=True)
+        self.attend()
+        while monotonic() < until and (self._is_blocked or server.sending.entries):
+            sleep(TICK_S)
+            self.attend()
+
     def thread_awaited(self) -> None:
         """A complete request has found no free thread: soon another worker may have it."""
         if self.passes_on and not self._patience.entries:
@@ -150,7 +165,7 @@ class Sharing:
     def offer(self, connection: Connection | Introduction) -> None:
         """Pass on a connection that waits for the application, if there is anybody for it; only while attending."""
         if self._has_takers is None:  # in most ticks nobody asks
-            self._has_takers = self._server.is_leaving or self._has_siblings()
+            self._has_takers = self.passes_on and (self._server.is_leaving or self._has_siblings())
         if self._has_takers and not self._is_blocked:
             self.pass_on(connection)
 

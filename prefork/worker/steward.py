@@ -9,9 +9,14 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
+from prefork.worker.absence import Absence
 from prefork.worker.exchange import ThreadCell
+
+if TYPE_CHECKING:
+    from prefork.worker.lookout import Lookout
 
 TICK_S = 0.004
 """A request that runs at two ticks in a row is one that others should not wait for."""
@@ -33,6 +38,8 @@ class Steward:
         self._cell = cell
         self._attend = attend
         self.chore: Callable[[bool], None] | None = None
+        self.lookout: Lookout | None = None
+        """Looks at the request that has been running for so long; to be set before it runs."""
         self.baton = _thread.allocate_lock()
         """Who holds it may do what the serve loop does. The main thread lets go of it only for the application."""
         self.asleep = True
@@ -51,10 +58,14 @@ class Steward:
 
     def _run(self) -> None:
         cell, baton = self._cell, self.baton
+        absence = Absence()
         last = (0, 0)
         quiet_ticks = ticks = 0
         while True:
+            absence.wait_until(monotonic() + TICK_S)
             sleep(TICK_S)
+            if self.lookout is not None and (lost_s := absence.lost_s()):
+                self.lookout.excuse(lost_s)
             ticks += 1
             if ticks >= CHORE_TICKS:
                 ticks = 0
@@ -69,6 +80,8 @@ class Steward:
                     try:
                         if cell.pulse() == now:
                             self._attend()
+                            if self.lookout is not None:
+                                self.lookout.look()
                     finally:
                         baton.release()
             else:

@@ -15,13 +15,13 @@ from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 from prefork.worker.accepting import Acceptor
-from prefork.worker.exchange import ThreadCell
+from prefork.worker.exchange import ThreadCell, WatchedCell
 from prefork.worker.loop import Loop
 
 T = TypeVar("T")
 
 
-class BindableCell(ThreadCell, Protocol):
+class BindableCell(WatchedCell, Protocol):
     """A thread's cell: ``prefork.scoreboard.ThreadCell``."""
 
     def bind(self) -> None:

@@ -1,7 +1,9 @@
 """Requests that take too long, and what the application may raise, harm nobody but themselves."""
 
+import os
 import re
 import signal
+import time
 
 import pytest
 from clients import GATE, Pending, hold, release
@@ -25,18 +27,31 @@ def wait_until_asleep(server: Server) -> None:
     wait_for(is_quiet, "the master to sleep")
 
 
-def test_a_slow_request_is_told_once(server: Server) -> None:
-    server.serve(CONFIG + "timeouts: {slow: 200ms}\n", GATE)
+@pytest.mark.parametrize(
+    "how",
+    ["threads: 1", "{threads: 1, share_connections: false}", "threads: 2"],
+    ids=["steward", "alone", "loop"],
+)
+def test_a_slow_request_is_told_of_again_and_again_and_when_it_ends(server: Server, how: str) -> None:
+    server.serve(f"{CONFIG}{how.strip('{}').replace(', ', chr(10))}\ntimeouts: {{slow: 200ms}}\n", GATE)
     assert server.get()[0] == 200
     wait_until_asleep(server)
     first, pid = hold(server, "/hold/1")
-    server.wait_for_log(rf"warning  myapp\.\d gen 1 pid {pid}: 'GET /hold/1 .*is slow: .* 0\.\d s")
+    told = rf"warning  myapp\.\d gen 1 pid {pid}: 'GET /hold/1 HTTP/1.1' "
+    for elapsed in ("0.[2-6]", "0.[4-9]", "0.[89]|1.[0-4]"):
+        server.wait_for_log(
+            told + rf"is slow: it has been running for ({elapsed}) s, from 127\.0\.0\.1:\d+, id \S+"
+        )
+    source = r'\n    > File "\S+/myapp\.py", line \d+ in app\n          time\.sleep\(0\.01\)\n(?!    )'
+    assert re.search(source.replace(" in app", ", in app"), server.log)
+    assert "gateway.py" not in server.log
     second, _ = hold(server, "/hold/2")
     server.wait_for_log("'GET /hold/2 .*is slow")
-    assert server.log.count("is slow") == 2
     release(server)
     assert [first.outcome()[0], second.outcome()[0]] == [200, 200]
+    server.wait_for_log(told + r"was slow: it ended with 200 after \d\.\d s, id \S+")
     assert "deadline" not in server.log
+    assert server.stop() == 0
 
 
 STUCK = """
@@ -44,13 +59,14 @@ import os, signal, time
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
-    if path == "/python":
+    if path == "/sleeps":
         time.sleep(600)
-    if path == "/c":
-        sum(range(10**11))
+    while path == "/spins":
+        pass
     if path == "/ignores":
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
-        time.sleep(600)
+    if path in ("/c", "/ignores"):
+        sum(range(10**11))
     if path == "/body":
         start_response("200 OK", [("Content-Length", "10")])
         def body():
@@ -60,35 +76,89 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [str(os.getpid()).encode()]
 """
+LATE = (504, "504 Gateway Timeout\nthe application did not answer in time\n")
 
 
 @pytest.mark.parametrize(
-    ("path", "threads"), [("/python", 1), ("/c", 1), ("/ignores", 1), ("/body", 1), ("/c", 2)]
+    ("path", "threads", "outcome", "end"),
+    [
+        ("/sleeps", 1, LATE, "exit status 7"),
+        ("/spins", 1, LATE, "exit status 7"),
+        ("/body", 1, "cut", "exit status 7"),
+        ("/sleeps", 2, LATE, "exit status 0"),
+        ("/c", 1, "cut", "killed by SIGABRT"),
+        ("/ignores", 1, "cut", "killed by SIGKILL"),
+    ],
 )
-def test_a_stuck_request_ends_its_worker_and_nobody_else(server: Server, path: str, threads: int) -> None:
+def test_a_stuck_request_ends_its_worker_and_nobody_else(
+    server: Server, path: str, threads: int, outcome: object, end: str
+) -> None:
     server.serve(CONFIG + f"threads: {threads}\ntimeouts: {{slow: 0, request: 500ms}}\n", STUCK)
     workers = server.wait_for_workers(2)
     assert server.get()[0] == 200
     wait_until_asleep(server)
     pending = Pending(server, path)
-    assert pending.outcome() == "cut"
+    assert pending.outcome() == outcome
     wait_for(lambda: len(set(server.workers()) - set(workers)) == 1, "a new worker")
-    found = re.search(
-        rf"gen 1 pid (\d+): 'GET {path} HTTP/1.1' passed its deadline: .* for \S+ s", server.log
-    )
-    assert found
+    found = server.wait_for_log(rf"error    \S+ gen 1 pid (\d+): 'GET {path} HTTP/1.1' passed its deadline")
     victim = int(found[1])
     server.wait_for_log(
-        rf"pid {victim}: gone: killed by {'SIGKILL' if path == '/ignores' else 'SIGABRT'} .*"
-        "not expected: a request passed timeouts.request"
+        rf"pid {victim}: gone: {end} .*"
+        rf"not expected: a request passed timeouts.request: GET {path} HTTP/1.1 after \d\.\d+ s"
     )
     if path != "/ignores":
-        assert re.search(r'myapp\.py", line \d+ in (app|body)', server.log)
+        assert re.search(r'myapp\.py", line \d+,? in (app|body)', server.log)
     (survivor,) = set(workers) - {victim}
     assert is_alive(survivor)
     assert "failure" not in server.log  # no back-off: the slot was filled at once
+    if outcome == LATE:
+        assert f'"GET {path} HTTP/1.1" 504 ' in server.log
     for _ in range(5):
         assert server.get()[0] == 200
+    assert server.stop() == 0
+
+
+def test_a_stack_is_told_though_c_code_holds_the_interpreter_lock(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {slow: 200ms, request: 2s}\n", STUCK)
+    pending = Pending(server, "/c")
+    server.wait_for_log(
+        r"warning  myapp\.\d gen 1 pid \d+: 'GET /c HTTP/1.1' is slow: it has been running for \d\.\d s; "
+        r"its worker cannot say so itself, C code holds the interpreter lock\n"
+        r'    > File "\S+/myapp\.py", line \d+ in app\n(?!    )'
+    )
+    assert pending.outcome() == "cut"
+    assert server.stop() == 0
+
+
+def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server) -> None:
+    config = CONFIG.replace("workers: 2", "workers: 1")
+    server.serve(config + "timeouts: {request: 500ms}\n", STUCK)
+    (pid,) = server.wait_for_workers(1)
+    kept, slots_of = server.connect(), []
+    for when in ("before", "after"):
+        kept.request("GET", "/")
+        slots_of.append(int(kept.getresponse().read()))
+        if when == "before":
+            assert Pending(server, "/sleeps").outcome() == LATE
+    kept.close()
+    assert slots_of[0] == pid != slots_of[1]
+    assert server.stop() == 0
+
+
+def test_nobody_is_late_for_having_been_suspended(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {request: 1s, slow: 0}\n", GATE)
+    held, pid = hold(server)
+    everybody = [pid, server.pid]
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in everybody:
+            os.kill(process, number)
+        if number == signal.SIGSTOP:
+            began = time.monotonic()
+            wait_for(lambda: time.monotonic() > began + 2.5, "time to pass")  # noqa: B023
+    server.wait_for_log("the master did not run for")
+    release(server)
+    assert held.outcome() == (200, str(pid))
+    assert "deadline" not in server.log.replace("all deadlines move", "")
     assert server.stop() == 0
 
 

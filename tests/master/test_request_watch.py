@@ -17,7 +17,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1000.0
-        self.told: list[tuple[str, str, int]] = []
+        self.told: list[tuple[str, str, float]] = []
         self.requests: dict[str, Running] = {}
         monkeypatch.setattr(request_watch, "monotonic_ns", lambda: int(self.now_s * 1e9))
         timeouts = SimpleNamespace(slow=SLOW_S, request=REQUEST_S)
@@ -32,7 +32,8 @@ class Bench:
                 generations={1: generation},
                 worker_of_cell=lambda generation, cell: cell,
                 log_of=lambda worker: log,
-                overdue=lambda worker: None,
+                overdue=lambda worker, detail: None,
+                ask_stack=lambda worker, then: then("the stack"),
             )
         ]
         self.watch = RequestWatch(log)
@@ -45,6 +46,11 @@ class Bench:
         )
         if self._scoreboard.asleep:
             self.watch.next_look = self.now_s
+
+    def write(self, target: str, **instants_s: float) -> None:
+        """Have the worker write other limits of a request."""
+        new = {f"{name.removesuffix('_s')}_ns": int(instant * 1e9) for name, instant in instants_s.items()}
+        self.requests[target] = self.requests[target]._replace(**new)
 
     def run_until(self, instant_s: float) -> None:
         """Look whenever the watch wants to."""
@@ -60,7 +66,7 @@ class Bench:
             self.watch.excuse(seconds)
 
     def _write(self, event: str, message: str, **fields: Any) -> None:
-        self.told.append((event, fields["target"], round(self.now_s) - 1000))
+        self.told.append((event, fields["target"], round(self.now_s - 1000, 3)))
 
 
 @pytest.fixture
@@ -74,11 +80,31 @@ def test_a_request_that_begins_beside_another_has_its_own_time_and_no_more(bench
     bench.begin("/second")
     bench.run_until(1100)
     assert bench.told == [
-        ("request-slow", "/first", 5),
-        ("request-slow", "/second", 6),
-        ("request-deadline", "/first", 60),
-        ("request-deadline", "/second", 61),
+        ("request-slow", "/first", 5.5),
+        ("request-slow", "/second", 6.5),
+        ("request-slow", "/first", 11.5),
+        ("request-slow", "/second", 12.5),
+        ("request-slow", "/first", 23.5),
+        ("request-slow", "/second", 24.5),
+        ("request-slow", "/first", 47.5),
+        ("request-slow", "/second", 48.5),
+        ("request-deadline", "/first", 60.8),
+        ("request-deadline", "/second", 61.8),
     ]
+
+
+def test_what_the_worker_has_told_or_done_itself_is_left_to_it(bench: Bench) -> None:
+    bench.begin("/told")
+    bench.run_until(1005.2)
+    bench.write("/told", slow_s=1010)
+    bench.run_until(1010.2)
+    bench.write("/told", slow_s=1020, deadline_s=1080)
+    bench.run_until(1020.2)
+    bench.write("/told", slow_s=0)
+    bench.run_until(1080.5)
+    bench.write("/told", deadline_s=0)
+    bench.run_until(1200)
+    assert bench.told == []
 
 
 def test_nobody_is_late_because_the_master_was_suspended(bench: Bench) -> None:
@@ -89,14 +115,15 @@ def test_nobody_is_late_because_the_master_was_suspended(bench: Bench) -> None:
     bench.begin("/later")
     bench.run_until(1300)
     deadlines = [(target, at_s) for event, target, at_s in bench.told if event == "request-deadline"]
-    assert deadlines == [("/seen", 160), ("/unseen", 161), ("/later", 161)]
+    assert deadlines == [("/seen", 160.8), ("/unseen", 161.8), ("/later", 161.8)]
 
 
 def test_a_request_that_rang_while_the_master_was_suspended_counts_from_its_waking(bench: Bench) -> None:
     bench.begin("/rang")
     bench.sleep_of_the_master(100, noticed=False)
     bench.run_until(1300)
-    assert bench.told == [("request-slow", "/rang", 105), ("request-deadline", "/rang", 160)]
+    assert bench.told[0] == ("request-slow", "/rang", 105.5)
+    assert bench.told[-1] == ("request-deadline", "/rang", 160.8)
     bench.requests.clear()
     bench.run_until(1400)
     assert bench.watch.next_look is None

@@ -370,7 +370,9 @@ def test_any_sequence_of_events_ends_well(seed: int) -> None:
             case 4 if worker:
                 gates(wild.do(wild.table.lose(worker, wild.now)))
             case 5 if worker:
-                gates(wild.do(wild.table.overdue(worker, wild.now)))
+                gates(
+                    wild.do(chance.choice((wild.table.overdue, wild.table.late))(worker, "GET /", wild.now))
+                )
             case 6 if not pending:
                 generation += 1
                 pending = True
@@ -398,3 +400,17 @@ def test_any_sequence_of_events_ends_well(seed: int) -> None:
     assert sorted(w.slot for w in table.workers.values()) == list(range(table.wanted))
     assert all(w.state is State.READY for w in table.workers.values())
     assert table.next_deadline() is None
+
+
+def test_a_late_request_has_its_slot_filled_at_once_however_often() -> None:
+    pool = Pool(plan(wanted=1))
+    pool.boot()
+    for _ in range(5):
+        (worker,) = pool.table.workers.values()
+        actions = pool.do(pool.table.late(worker, "GET /", pool.now))
+        assert [type(action) for action in actions] == [Spawn]
+        pool.do(pool.table.gone(worker, pool.now))
+        (successor,) = pool.table.workers.values()
+        pool.hello(successor)
+        pool.do(pool.table.ready(successor, pool.now))
+    assert pool.table.next_deadline() is None
