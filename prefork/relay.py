@@ -8,10 +8,19 @@ See docs/decisions/0010-relay-and-steward.md. Used by the master.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import socket
+import termios
 
 NUDGE = b"!"
 """A message without a connection: whoever gets it looks for work."""
+
+_NUDGES = 16
+"""More nudges than ever wait at a time."""
+
+_TYPICAL_BYTES = 512
+"""Of the message that goes with a connection."""
 
 _SO_SNDBUFFORCE = 32
 """Not in Python's socket module; beyond net.core.wmem_max, for root. See socket(7)."""
@@ -34,6 +43,12 @@ class Relay:
     def nudge(self) -> None:
         """Wake one idle worker: the one that had been woken may have died before it took anything."""
         nudge(self.way_in)
+
+    def waiting(self) -> int:
+        """Return roughly how many connections wait in here; nudges do not count."""
+        size_bytes = array.array("i", [0])
+        fcntl.ioctl(self.way_out, termios.FIONREAD, size_bytes)  # of all messages together
+        return -(-max(0, size_bytes[0] - _NUDGES) // _TYPICAL_BYTES)
 
     def close(self) -> None:
         """Close both ends, and with the last holder every connection that is still on its way."""

@@ -6,7 +6,7 @@ from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.nodes import Place
 from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts, Tls
-from prefork.config.staffing import Recycle
+from prefork.config.staffing import Recycle, WorkerRange
 
 __all__ = [
     "Address",
@@ -26,6 +26,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "UnixAddress",
+    "WorkerRange",
     "load",
     "needs_restart",
 ]

@@ -195,6 +195,37 @@ class Switch(Kind[T | bool]):
 
 
 @dataclass(frozen=True)
+class OrSection(Kind[Any]):
+    """A scalar of some kind, or a section; ``what`` names the section in errors and in the reference."""
+
+    kind: Kind[Any]
+    section: Section[Any]
+    what: str
+
+    @property
+    def expects(self) -> str:
+        return f"{self.kind.expects}, or {self.what}"
+
+    def read(self, node: Node, path: str, report: Report) -> Any:
+        """Read the section, or the scalar."""
+        if isinstance(node, Table):
+            return self.section.read(node, path, report)
+        if isinstance(node, Items):
+            report.wrong(node, path, self.expects)
+            return None
+        return self.kind.read(node, path, report)
+
+    def show(self, value: Any) -> Any:
+        """Return the mapping or the scalar."""
+        is_section = isinstance(value, self.section.type)
+        return self.section.show(value) if is_section else self.kind.show(value)
+
+    def json_schema(self) -> JsonSchema:
+        """Return both forms."""
+        return {"anyOf": [*self.kind.json_schema()["anyOf"], self.section.json_schema()]}
+
+
+@dataclass(frozen=True)
 class ListOf(Kind[tuple[T, ...]]):
     """A list; a single item stands for a list of one."""
 

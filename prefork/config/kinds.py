@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from prefork.config.nodes import Node, Report, Scalar, Table, is_null
+from prefork.config.nodes import Node, Report, Scalar, is_null
 from prefork.suggest import did_you_mean
 
 T = TypeVar("T")
@@ -182,20 +182,11 @@ class OrWord(ScalarKind[T]):
     word: str
     meaning: Any
     kind: ScalarKind[T]
-    later_mapping: str = ""
-    """How to name the mapping that a later version will take."""
 
     @property
     def expects(self) -> str:
         """The word, and what the kind expects."""
         return f"{self.word}{',' if isinstance(self.kind, Boolean) else ' or'} {self.kind.expects}"
-
-    def read(self, node: Node, path: str, report: Report) -> T | None:
-        """Convert a scalar; a mapping may be one that a later version takes."""
-        if isinstance(node, Table) and self.later_mapping:
-            report.wrong(node, path, self.expects, f"; {self.later_mapping} is {LATER}")
-            return None
-        return super().read(node, path, report)
 
     def convert(self, scalar: Scalar) -> T:
         """Return the word's meaning, or what the kind makes of the scalar."""

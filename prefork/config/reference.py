@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, keys
+from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, keys
 from prefork.config.jsonschema import jsonschema
 from prefork.config.kinds import Kind
 from prefork.config.schema import Config, Pool
@@ -80,6 +80,8 @@ def _section_of(kind: Kind[Any]) -> type[Any] | None:
             return kind.type
         case Shorthand():
             return kind.section.type
+        case OrSection():
+            return kind.section.type
         case ListOf():
             return _section_of(kind.item)
     return None
@@ -89,6 +91,8 @@ def _table(section: type[Any], prefix: str, on_reload: bool = True) -> Iterator[
     yield "| key | value | default | applies on | |\n|---|---|---|---|---|"
     for key in keys(section):
         value = f"see [below](#{key.name})" if _section_of(key.kind) else _cell(_expects(key.kind))
+        if isinstance(key.kind, OrSection):
+            value = f"{_cell(key.kind.kind.expects)}, or {value}"
         default = (
             "*required*" if key.default is REQUIRED else "" if key.default is None else _default(key.default)
         )

@@ -13,6 +13,7 @@ from prefork.config import units
 from prefork.config.address import ALL_INTERFACES, Address, TcpAddress, UnixAddress
 from prefork.config.nodes import Place, Report, join
 from prefork.config.schema import Listen, Pool
+from prefork.config.staffing import WorkerRange
 
 KUBERNETES: Final = Place("KUBERNETES_SERVICE_HOST")
 """The origin of a `shutdown_delay` that Kubernetes implies; such a default adapts, as all defaults do."""
@@ -46,6 +47,7 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
         if low_value and high_value and is_wrong(low_value, high_value):
             limit = f"{higher} ({show(high_value)}, {report.origins.get(high, 'the default')})"
             report.mistake(report.place(low), low, f"expected {words} {limit}, got {show(low_value)}")
+    _check_workers(pool, join(path, "workers"), report)
     _check_proxy(pool, path, report)
     for path_of, listen in listeners(pool, path, report):
         if isinstance(listen.parsed, UnixAddress):
@@ -55,6 +57,20 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
             if place and not report.blames(f"{path_of}.{name}"):
                 got = f"got one beside {listen.address}"
                 report.mistake(place, f"{path_of}.{name}", f"expected {name} for a unix socket only, {got}")
+
+
+def _check_workers(pool: Pool, path: str, report: Report) -> None:
+    workers = pool.workers
+    if not isinstance(workers, WorkerRange) or report.blames(
+        *(f"{path}.{k}" for k in ("min", "max", "start"))
+    ):
+        return
+    if workers.min > workers.max:
+        message = f"expected at least workers.min ({workers.min}), got {workers.max}"
+        report.mistake(report.place(f"{path}.max"), f"{path}.max", message)
+    elif workers.clamp(workers.first) != workers.first:
+        message = f"expected an integer from workers.min ({workers.min}) to workers.max ({workers.max})"
+        report.mistake(report.place(f"{path}.start"), f"{path}.start", f"{message}, got {workers.start}")
 
 
 def _check_proxy(pool: Pool, path: str, report: Report) -> None:

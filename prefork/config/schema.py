@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from prefork.config.address import FORMS, Address, parse
-from prefork.config.composites import REQUIRED, ListOf, MapOf, Section, Shorthand, Switch, key
+from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, Switch, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
 from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
 from prefork.config.quantities import Batch, Duration, Mode, Size
-from prefork.config.staffing import Recycle
+from prefork.config.staffing import Recycle, WorkerRange
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -227,10 +227,15 @@ class Pool:
         ListOf(Shorthand(Section(Listen), "address"), at_least=1),
         "Where to listen. 0.0.0.0:$PORT when PORT is set and the key is not.",
     )
-    workers: int | Literal["auto"] = key(
+    workers: int | WorkerRange | Literal["auto"] = key(
         "auto",
-        OrWord("auto", "auto", Integer(1, 1024), later_mapping="{min, max}"),
-        "Worker processes. auto: WEB_CONCURRENCY when set, else what the CPU quota and the memory give.",
+        OrSection(
+            OrWord("auto", "auto", Integer(1, 1024)),
+            Section(WorkerRange),
+            "a mapping with min, max and start",
+        ),
+        "Worker processes. auto: WEB_CONCURRENCY when set, else what the CPU quota and the memory give. A mapping: "
+        "as many as the load needs.",
     )
     threads: int = key(1, Integer(1, 256), "Requests that one worker runs at a time.")
     preload: bool | Literal["auto"] = key(

@@ -1,15 +1,33 @@
-"""The part of the schema that says how long a worker lives."""
+"""The part of the schema that says how many workers there are, and how long one lives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prefork.config.composites import key
+from prefork.config.composites import REQUIRED, key
 from prefork.config.kinds import Integer
 from prefork.config.quantities import Duration, Share, Size
 
 MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRange:
+    """As many workers as the load needs."""
+
+    min: int = key(1, Integer(1, 1024), "The fewest, however quiet it is.")
+    max: int = key(REQUIRED, Integer(1, 1024), "The most.")
+    start: int | None = key(None, Integer(1, 1024), "How many at first; `min` when unset.")
+
+    @property
+    def first(self) -> int:
+        """How many there are before anything is known of the load."""
+        return self.start or self.min
+
+    def clamp(self, wanted: int) -> int:
+        """Return the nearest number of workers that is allowed."""
+        return max(self.min, min(wanted, self.max))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from prefork.config import Pool
+from prefork.config import Pool, WorkerRange
 from prefork.errors import ConfigError
 from prefork.master.cgroup import Limit, cpu_quota, memory_limit
 
@@ -46,6 +46,9 @@ def worker_count(
     ``WEB_CONCURRENCY`` is not a number of workers.
     """
     environ = os.environ if environ is None else environ
+    if isinstance(pool.workers, WorkerRange):
+        span, first = pool.workers, pool.workers.first
+        return WorkerCount(first, f"workers: {span.min} to {span.max}, {first} at first")
     if pool.workers != "auto":
         return WorkerCount(pool.workers, f"workers: {pool.workers}")
     if wanted := environ.get("WEB_CONCURRENCY"):

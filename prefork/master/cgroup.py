@@ -22,6 +22,18 @@ class Limit(NamedTuple):
     shown: str
 
 
+class MemoryUse(NamedTuple):
+    """The memory of a group that has a limit. Pages of files that nobody has read for a while do not count: the
+    kernel takes them back when it needs them."""
+
+    used_bytes: int
+    limit_bytes: int
+
+    @property
+    def share(self) -> float:
+        return self.used_bytes / max(1, self.limit_bytes)
+
+
 @dataclass(frozen=True)
 class Hierarchy:
     """Our group for one controller and its ancestors, innermost first, as far as they are mounted."""
@@ -58,17 +70,31 @@ def memory_limit(root: str | Path = "/") -> Limit | None:
     return min(found, default=None)
 
 
+def memory_use(root: str | Path = "/") -> MemoryUse | None:
+    """Return the use of the group with the smallest limit among ours and its ancestors; None without a limit."""
+    found = []
+    hierarchy = _hierarchy("memory", Path(root))
+    version_2 = hierarchy.version == 2
+    limit_name, use_name, inactive_name = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version_2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    for level in hierarchy.levels:
+        limit, used = _read(level / limit_name), _read(level / use_name)
+        if limit.isdigit() and int(limit) < UNLIMITED_V1_BYTES and used.isdigit():
+            inactive = _entry(level / "memory.stat", inactive_name) or 0
+            found.append(MemoryUse(max(0, int(used) - inactive), int(limit)))
+    return min(found, key=lambda use: use.limit_bytes, default=None)
+
+
 def oom_kills(root: str | Path = "/") -> int | None:
     """Return how many processes of our group the kernel has killed for lack of memory; None if untold.
 
     Compare before and after a death by SIGKILL to tell an out-of-memory kill from any other.
     """
     file = oom_file(root)
-    for line in _read(file).splitlines() if file else ():
-        key, _, count = line.partition(" ")
-        if key == "oom_kill" and count.isdigit():
-            return int(count)
-    return None
+    return _entry(file, "oom_kill") if file else None
 
 
 def oom_file(root: str | Path = "/") -> Path | None:
@@ -136,6 +162,15 @@ def _levels(mount: _Mount, group: str, root: Path) -> tuple[Path, ...]:
         return (point,)
     below = path.relative_to(mount.subtree)
     return tuple(point / level for level in (below, *below.parents))
+
+
+def _entry(path: Path, name: str) -> int | None:
+    """Return the number of a line in a file of names and numbers; None if it is not there."""
+    for line in _read(path).splitlines():
+        key, _, number = line.partition(" ")
+        if key == name and number.isdigit():
+            return int(number)
+    return None
 
 
 def _read(path: Path) -> str:

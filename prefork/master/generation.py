@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefork.config import Pool as PoolConfig
+from prefork.config import WorkerRange
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage, InheritedListener
 from prefork.master.listeners import Listener, key_of
@@ -44,22 +45,27 @@ class Generation:
         tls: Contexts,
     ) -> Generation:
         """Make its shared memory; no process yet."""
+        most = config.workers.max if isinstance(config.workers, WorkerRange) else wanted
         scoreboard = Scoreboard.create(
             config.name,
             number,
-            cells=2 * wanted + SPARE_CELLS,
+            cells=2 * most + SPARE_CELLS,
             threads=config.threads,
             doorbell=doorbell,
         )
         return cls(number, config, wanted, listeners, scoreboard, relay, tls)
 
-    def plan(self) -> Plan:
-        """Return what the slot table should aim at."""
-        timeouts = self.config.timeouts
+    def plan(self, before: int | None = None) -> Plan:
+        """Return what the slot table should aim at.
+
+        ``before``: how many workers the load needed before a reload; it still will.
+        """
+        timeouts, span = self.config.timeouts, self.config.workers
+        wanted = span.clamp(before) if isinstance(span, WorkerRange) and before is not None else self.wanted
         return Plan(
             generation=self.number,
-            wanted=self.wanted,
-            batch=batch_size(self.wanted, self.config.reload.batch),
+            wanted=wanted,
+            batch=batch_size(wanted, self.config.reload.batch),
             boot_s=timeouts.boot,
             graceful_s=timeouts.graceful,
             cells=len(self.scoreboard.cells),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
+from prefork.config import WorkerRange
 from prefork.log import Log
 from prefork.master.cgroup import OomWatch
 from prefork.master.failure import told
@@ -23,12 +24,13 @@ from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper
 from prefork.master.obituary import EXPECTED, OF_WORKERS, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
+from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
 from prefork.master.spawn_orders import SpawnOrders
 from prefork.master.worker_link import WorkerLink
 from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit, Process
-from prefork.scoreboard import Counts
+from prefork.scoreboard import Cell, Counts
 
 
 class Watcher(Protocol):
@@ -76,6 +78,9 @@ class Pool:
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
         self._closing = False
+        self._floor: int | None = None
+        """What ``scale_by`` was last asked for, until the next reload."""
+        self._floor_before: int | None = None
 
     # What the supervisor asks for
 
@@ -115,14 +120,38 @@ class Pool:
     def roll_back(self, failed: int) -> None:
         """Give a generation up; the one before goes on."""
         self._molds[failed].dismiss()
+        if self.table.plan.generation == failed:
+            self._floor = self._floor_before
         self._carry_out(self.table.roll_back(monotonic()))
         self._forget_generations()
 
     def scale_by(self, difference: int) -> int:
-        """Want more or fewer workers until the next reload; return how many are wanted now."""
-        wanted = max(1, min(self.table.wanted + difference, self.current.most_workers))
+        """Want more or fewer workers until the next reload; return how many are wanted now.
+
+        A pool that scales itself has no fewer from now on, and never fewer than its ``min``.
+        """
+        span = self.current.config.workers
+        least = span.min if isinstance(span, WorkerRange) else 1
+        self._floor = max(least, min(self.table.wanted + difference, self.current.most_workers))
+        self.scale_to(self._floor)
+        return self._floor
+
+    def scale_to(self, wanted: int) -> None:
+        """Want so many workers."""
         self._carry_out(self.table.scale(wanted, monotonic()))
-        return wanted
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """How many workers there may be by the config and by ``scale_by``; None if the number is fixed."""
+        span, floor = self.current.config.workers, self._floor or 0
+        return Bounds(max(span.min, floor), max(span.max, floor)) if isinstance(span, WorkerRange) else None
+
+    def serving(self) -> Iterator[tuple[Worker, Cell]]:
+        """Yield each worker that serves and is to stay, with its cell."""
+        cells = self.current.scoreboard.cells
+        for worker in self.table.serving():
+            if worker.generation == self.current.number:
+                yield worker, cells[worker.cell]
 
     def announce_closing(self) -> None:
         """Have every worker, also one that gets ready later, tell its clients that the pool will stop."""
@@ -181,7 +210,9 @@ class Pool:
     def mold_ready(self, generation: int) -> None:
         now = monotonic()
         if generation > self.table.plan.generation:
-            self._carry_out(self.table.begin(self.generations[generation].plan(), now))
+            self._floor_before, self._floor = self._floor, None
+            plan = self.generations[generation].plan(self.table.wanted)
+            self._carry_out(self.table.begin(plan, now))
         else:
             self._carry_out(self.table.mold_ready(generation, now))
 

@@ -71,6 +71,11 @@ class RequestWatch:
         """Have the workers of a new scoreboard ring if the others do."""
         scoreboard.asleep = self._asleep
 
+    @property
+    def is_asleep(self) -> bool:
+        """No request runs that has a limit, as far as is known."""
+        return self._asleep
+
     def rung(self) -> None:
         """Take the doorbell's call: look at once."""
         try:

@@ -222,6 +222,11 @@ class SlotTable:
     def is_stopping(self) -> bool:
         return self._stopping
 
+    @property
+    def is_settled(self) -> bool:
+        """No generation is about to take over, and the pool does not stop."""
+        return self._established and self._previous is None and not self._stopping
+
     def is_on_trial(self, generation: int) -> bool:
         """Tell whether a generation has workers, but has not taken over yet."""
         uncommitted = self._previous is not None or not self._established
@@ -230,6 +235,10 @@ class SlotTable:
     def ready_count(self, generation: int) -> int:
         """Return how many workers of a generation are ready."""
         return sum(w.state is State.READY and w.generation == generation for w in self.workers.values())
+
+    def serving(self) -> list[Worker]:
+        """Return the workers that are ready and are to stay."""
+        return [w for w in self.workers.values() if w.state is State.READY and self._is_wanted(w)]
 
     # The rule
 

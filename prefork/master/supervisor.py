@@ -29,6 +29,7 @@ from prefork.master.pool import Pool
 from prefork.master.reloads import Reloads
 from prefork.master.request_watch import RequestWatch
 from prefork.master.signals import SignalPipe
+from prefork.master.upkeep import Upkeep
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 from prefork.quiesce import HANDSHAKES_S
 
@@ -51,6 +52,7 @@ class Supervisor:
         self._activation = take_activation()
         self._loop = Loop(self.internal_error)
         self._requests = RequestWatch(self._log)
+        self._upkeep = Upkeep(self._log)
         self._booting: set[str] = set()
         self._reloads = Reloads(self._estate, read_config, self, self._loop, self._log, self._notifier)
         self._nursery = Nursery(loaded.config.name, self._loop, logs, self._log, self._requests, mold_main)
@@ -104,7 +106,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         instants = [pool.table.next_deadline() for pool in self._pools()]
-        instants.append(self._requests.next_look)
+        instants += [self._requests.next_look, self._upkeep.next_look]
         lost_s = self._loop.run_once(min((i for i in instants if i is not None), default=None))
         if lost_s:
             self._log.warning(
@@ -128,6 +130,10 @@ class Supervisor:
                 pool.expire(now)
         if self._requests.next_look is not None and self._requests.next_look <= now:
             self._requests.look(self._pools())
+            if not self._requests.is_asleep:
+                self._upkeep.wake(now)
+        if self._upkeep.next_look is not None and self._upkeep.next_look <= now:
+            self._upkeep.look(self._pools(), now, busy=not self._requests.is_asleep)
 
     def _is_over(self) -> bool:
         self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
@@ -182,6 +188,7 @@ class Supervisor:
             return
         pool = next(iter(self._estate.pools.values()))
         wanted = pool.scale_by(difference)
+        self._upkeep.wake(monotonic())
         self._log.info("scaled", f"{pool.name}: {wanted} workers wanted", pool=pool.name, workers=wanted)
 
     def reopen_logs(self) -> None:
@@ -207,6 +214,7 @@ class Supervisor:
         self._reloads.gate_reached(pool, generation)
 
     def all_ready(self, pool: Pool, generation: int) -> None:
+        self._upkeep.wake(monotonic())  # there may be more workers than have to be
         if not self._reloads.all_ready(pool, generation) and self._estate.state is ServerState.BOOTING:
             pool.commit(generation, empty_listeners=False)
             self._booting.discard(pool.name)

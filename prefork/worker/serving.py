@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from prefork.config import Pool
+from prefork.config import Pool, WorkerRange
 from prefork.contexts import Contexts
 from prefork.errors import ApplicationError
 from prefork.heritage import Heritage
@@ -30,6 +30,11 @@ def make_server(
     """
     listeners = [socket.socket(fileno=listener.fd) for listener in heritage.listeners]
     if isinstance(app, type) and issubclass(app, Server) and not issubclass(app, HTTPServer):
+        if isinstance(pool.workers, WorkerRange):
+            raise ApplicationError(
+                f"cannot use {pool.app} with workers: {{min, max}}: only the web server tells when it is busy; "
+                "give a number of workers"
+            )
         if contexts.by_listener:
             raise ApplicationError(
                 f"cannot use {pool.app} with tls: only the web server speaks it; wrap the sockets in process_request"

@@ -19,8 +19,14 @@ VALUES = {
     "workers: 1.5": "1:10: workers: expected auto or an integer from 1 to 1024, got 1.5",
     "workers: true": "1:10: workers: expected auto or an integer from 1 to 1024, got true",
     "workers: '4'": '1:10: workers: expected auto or an integer from 1 to 1024, got "4"',
-    "workers: {min: 1, max: 4}": "1:10: workers: expected auto or an integer from 1 to 1024, got a mapping; "
-    "{min, max} is not available in this version of prefork",
+    "workers: [1]": "1:10: workers: expected auto or an integer from 1 to 1024, or a mapping with min, max and start, "
+    "got a list",
+    "workers: {min: 0, max: 4}": "1:16: workers.min: expected an integer from 1 to 1024, got 0",
+    "workers: {min: 1}": "1:10: workers.max: missing: expected an integer from 1 to 1024",
+    "workers: {min: 5, max: 4}": "1:24: workers.max: expected at least workers.min (5), got 4",
+    "workers: {max: 4, start: 5}": "1:26: workers.start: expected an integer from workers.min (1) to workers.max (4), "
+    "got 5",
+    "workers: {max: 4, strt: 2}": '1:19: workers.strt: unknown key; did you mean "start"?',
     f"threads: {'9' * 5000}": f'1:10: threads: expected an integer from 1 to 256, got "{"9" * 60}…"',
     "workrs: 4": '1:1: workrs: unknown key; did you mean "workers"?',
     "preload: yes": '1:10: preload: expected auto, true or false, got "yes"',
