@@ -5,8 +5,9 @@ from prefork.config.changes import needs_restart
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.nodes import Place
-from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Timeouts, Tls
+from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Tls
 from prefork.config.staffing import Recycle, WorkerRange
+from prefork.config.timing import Timeouts, TimeoutsOfPath
 
 __all__ = [
     "Address",
@@ -24,6 +25,7 @@ __all__ = [
     "SystemdAddress",
     "TcpAddress",
     "Timeouts",
+    "TimeoutsOfPath",
     "Tls",
     "UnixAddress",
     "WorkerRange",

@@ -67,11 +67,19 @@ def reference() -> str:
     """Return the page."""
     parts = [_HEAD, "## Server\n", *_table(Config, ""), _POOLS, "## Application\n", *_table(Pool, "")]
     for section in (Pool, Config):
-        for key in keys(section):
-            inner = _section_of(key.kind)
-            if inner:
-                parts += [f"## {key.name}\n", *_table(inner, f"{key.name}.", key.on_reload)]
+        parts += _sections(section, "", True, set())
     return "\n".join(parts)
+
+
+def _sections(section: type[Any], prefix: str, on_reload: bool, told: set[str]) -> Iterator[str]:
+    for key in keys(section):
+        inner = _section_of(key.kind)
+        if inner and key.name not in told:
+            told.add(key.name)
+            below = f"{prefix}{key.name}."
+            yield f"## {key.name}\n"
+            yield from _table(inner, below, on_reload and key.on_reload)
+            yield from _sections(inner, below, on_reload and key.on_reload, told)
 
 
 def _section_of(kind: Kind[Any]) -> type[Any] | None:

@@ -49,6 +49,7 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
             report.mistake(report.place(low), low, f"expected {words} {limit}, got {show(low_value)}")
     _check_workers(pool, join(path, "workers"), report)
     _check_proxy(pool, path, report)
+    _check_overrides(pool, join(path, "timeouts.overrides"), report)
     for path_of, listen in listeners(pool, path, report):
         if isinstance(listen.parsed, UnixAddress):
             continue
@@ -84,6 +85,22 @@ def _check_proxy(pool: Pool, path: str, report: Report) -> None:
     if not report.blames(ready, join(path, "health.live")) and health.ready and health.ready == health.live:
         message = f'expected another path than health.live, got "{health.ready}"'
         report.mistake(report.place(ready), ready, message)
+
+
+def _check_overrides(pool: Pool, path: str, report: Report) -> None:
+    seen: dict[str, str] = {}
+    for n, one in enumerate((pool.timeouts and pool.timeouts.overrides) or ()):
+        where = f"{path}[{n}]" if f"{path}[0]" in report.origins else path
+        if one is None or report.blames(*(f"{where}.{name}" for name in ("path", "request", "slow"))):
+            continue
+        if one.path in seen:
+            message = f"expected a path of its own, got {one.path}, which {seen[one.path]} has"
+            report.mistake(report.place(f"{where}.path"), f"{where}.path", message)
+        seen.setdefault(one.path, where)
+        if one.slow and one.request and one.slow >= one.request:
+            low, high = units.format_duration(one.slow), units.format_duration(one.request)
+            message = f"expected less than request ({high}), got {low}"
+            report.mistake(report.place(f"{where}.slow"), f"{where}.slow", message)
 
 
 def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:

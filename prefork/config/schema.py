@@ -18,8 +18,9 @@ from prefork.config.address import FORMS, Address, parse
 from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, Switch, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
 from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
-from prefork.config.quantities import Batch, Duration, Mode, Size
+from prefork.config.quantities import Batch, Mode, Size
 from prefork.config.staffing import Recycle, WorkerRange
+from prefork.config.timing import Timeouts
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -90,36 +91,6 @@ class Listen:
     def parsed(self) -> Address:
         """The address as a value; ``address`` is its normal form."""
         return parse(self.address)
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """How long things may take, in seconds; 0 is off."""
-
-    boot: float = key("120s", Duration(1), "From the fork to ready, for a mold and for a worker.")
-    request: float = key("60s", Duration(0.1, or_zero=True), "One request in the application; 0: no limit.")
-    slow: float = key(
-        "5s",
-        Duration(0.05, or_zero=True),
-        "A running request older than this is reported; 0: never. At most half of `request` when unset.",
-    )
-    graceful: float = key(
-        "25s", Duration(0.1), "The whole budget of a graceful stop, `shutdown_delay` included."
-    )
-    shutdown_delay: float = key(
-        "auto",
-        OrWord("auto", 0.0, Duration(0)),
-        "Serve on for so long after TERM. auto: 5s in Kubernetes (at most half of `graceful`), else 0.",
-    )
-    keep_alive: float = key(
-        "75s", Duration(0.1, or_zero=True), "An idle connection stays open; 0: none does."
-    )
-    head: float = key("10s", Duration(0.1), "From the first byte of a request's head to its last.")
-    body: float = key("30s", Duration(0.1), "Between two reads of a request's body.")
-    send: float = key(
-        "30s", Duration(0.1), "Between two writes of a response to a client that does not read."
-    )
-    LATER: ClassVar = ("queue", "overrides")
 
 
 @dataclass(frozen=True)

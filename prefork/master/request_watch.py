@@ -19,6 +19,7 @@ from prefork.log import Log
 from prefork.master.plan import Worker
 from prefork.master.pool import Pool
 from prefork.scoreboard import Running, Scoreboard
+from prefork.timelimits import TimeLimits
 
 CONFIRM_S = 0.02
 """After this a store to the scoreboard is visible to everyone: see ``Scoreboard.asleep``."""
@@ -198,4 +199,4 @@ def _limited(pools: Iterable[Pool]) -> Iterator[tuple[Pool, _Key, Running]]:
 def _limits_s(pool: Pool) -> Iterator[float]:
     for generation in pool.generations.values():
         timeouts = generation.config.timeouts
-        yield from (limit for limit in (timeouts.slow, timeouts.request) if limit)
+        yield from TimeLimits(timeouts.request, timeouts.slow, timeouts.overrides).all_s()

@@ -23,7 +23,7 @@ from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders
 from prefork.worker.recycling import watch_over
 from prefork.worker.relay import Relay
-from prefork.worker.serving import make_server
+from prefork.worker.serving import make_server, time_limits
 
 
 def main(birth: Birth) -> int:
@@ -81,7 +81,7 @@ def main(birth: Birth) -> int:
             )
         else:
             server.use_relay(relay)
-        if isinstance(server, HTTPServer) and (pool.timeouts.slow or pool.timeouts.request):
+        if isinstance(server, HTTPServer) and any(time_limits(pool).all_s()):
             server.watch_requests(orders.tell_late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush)
         watch_over(server, pool.recycle, cell, orders.ask_to_leave, log)
         cell.set_state(READY)

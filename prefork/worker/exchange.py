@@ -78,6 +78,9 @@ class ThreadCell(Protocol):
     current: Any
     """The ``Response`` to the request that runs, or ran last. To be set before ``enter``."""
 
+    ident: int
+    """``threading.get_ident()`` of the thread."""
+
     def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
         """Publish the request; return its start in monotonic ns."""
 
@@ -93,8 +96,6 @@ class ThreadCell(Protocol):
 
 class WatchedCell(ThreadCell, Protocol):
     """What the lookout reads and writes of it."""
-
-    ident: int
 
     def limits(self) -> tuple[int, int, int]:
         """Return start, deadline and slow instant as ``enter`` wrote them; the start is 0 if nothing runs."""

@@ -5,9 +5,10 @@ Runs only in a worker, in whichever thread serves the request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from io import BytesIO
+from threading import get_ident
 from time import monotonic_ns, time
 from typing import Any
 
@@ -18,6 +19,7 @@ from prefork.log.access import AccessLog
 from prefork.log.access_format import AccessEntry
 from prefork.log.log import Log
 from prefork.log.stream import ErrorStream
+from prefork.timelimits import TimeLimits
 from prefork.tracebacks import application_traceback
 from prefork.worker.environ import base_environ, connection_environ
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell, Writer
@@ -25,6 +27,8 @@ from prefork.worker.request_id import request_ids
 from prefork.worker.response import Response
 
 LATE = "the application did not answer in time"
+
+MOST_EXTENSION_S = 86_400
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
@@ -42,19 +46,21 @@ class Gateway:
         root_path: str = "",
         server_header: str | None = "prefork",
         responds_with_id: bool = False,
-        deadline_s: float = 0.0,
-        slow_s: float = 0.0,
+        limits: TimeLimits | None = None,
+        cells: Sequence[ThreadCell] = (),
     ) -> None:
-        """``deadline_s`` and ``slow_s`` are those of each request, 0 for none. Make it after the fork."""
+        """``cells`` are those of the threads that will run the application. Make it after the fork."""
         self.app = app
         self.log = log
-        self._deadline_ns = int(deadline_s * 1e9)
-        self._slow_ns = int(slow_s * 1e9)
+        self._limits = limits or TimeLimits(0, 0)
+        self._deadline_ns, self._slow_ns = self._limits.default
+        self._cells = cells
         self._access = access
         self.encoder = HeadEncoder()
         self.responds_with_id = responds_with_id
         self._request_ids = request_ids()
         self._base = base_environ(ErrorStream(log), root_path, multithread)
+        self._base["prefork.extend_deadline"] = self.extend_deadline
         self._root_path: str = self._base["SCRIPT_NAME"]
         self._server_line = f"Server: {server_header}\r\n".encode("latin-1") if server_header else b""
         self._stamp = (0, b"", b"")
@@ -84,7 +90,10 @@ class Gateway:
         response = Response(self, request, writer, environ[REQUEST_ID_KEY])
         body: Iterable[bytes] | None = None
         cell.current = response
-        start_ns = cell.enter(head.request_line, self._deadline_ns, self._slow_ns)
+        deadline_ns, slow_ns = self._deadline_ns, self._slow_ns
+        if self._limits.vary:
+            deadline_ns, slow_ns = self._limits.of(head.environ["PATH_INFO"])
+        start_ns = cell.enter(head.request_line, deadline_ns, slow_ns)
         # BaseException: SystemExit and KeyboardInterrupt of an application end its request, not the worker.
         try:
             body = self.app(environ, response.start_response)
@@ -103,7 +112,7 @@ class Gateway:
             cell.leave(head.method, 504, start_ns, 0)
             return False  # and has been recorded by then
         elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
-        if elapsed_ns >= self._slow_ns > 0:
+        if elapsed_ns >= slow_ns > 0:
             self._tell_end(response, status, elapsed_ns)
         if self._access is not None:
             entry = AccessEntry(
@@ -121,6 +130,23 @@ class Gateway:
             )
             self._access.record(entry)
         return response.keep_alive
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Move the deadline of the request that the calling thread runs; ``environ["prefork.extend_deadline"]``.
+
+        Does nothing where there is no deadline. Raises ``ValueError``, and ``RuntimeError`` in a thread that does not
+        run a request, if several may.
+        """
+        by_ns = int(seconds * 1e9) if 0 <= seconds <= MOST_EXTENSION_S else -1
+        if by_ns < 0:
+            raise ValueError(f"a deadline is extended by 0 to {MOST_EXTENSION_S} seconds, not by {seconds!r}")
+        ident = get_ident()
+        for cell in self._cells:
+            if cell.ident == ident or len(self._cells) == 1:
+                cell.extend(by_ns)
+                return
+        if self._cells:
+            raise RuntimeError("prefork.extend_deadline has to be called in the thread that runs the request")
 
     def refuse(self, status: int, reason: str, received: bytes, base: Environ) -> bytes:
         """Return the complete answer to a request that does not reach the application; close after it.

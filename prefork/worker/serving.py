@@ -14,6 +14,7 @@ from prefork.heritage import Heritage
 from prefork.http.sender import ProxyPolicy
 from prefork.log import Log, Logs
 from prefork.scoreboard import Cell
+from prefork.timelimits import TimeLimits
 from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
@@ -64,8 +65,8 @@ def make_server(
         root_path=pool.root_path,
         server_header=pool.server_header,
         responds_with_id=pool.request_id.respond,
-        deadline_s=pool.timeouts.request,
-        slow_s=pool.timeouts.slow,
+        limits=time_limits(pool),
+        cells=cell.threads,
     )
     return server_class(
         listeners,
@@ -82,6 +83,12 @@ def make_server(
         health=Health(pool.health.live, pool.health.ready) if pool.health.live or pool.health.ready else None,
         before_wait=logs.access.flush if logs.access is not None else None,
     )
+
+
+def time_limits(pool: Pool) -> TimeLimits:
+    """Return how long the requests of a pool may run."""
+    timeouts = pool.timeouts
+    return TimeLimits(timeouts.request, timeouts.slow, timeouts.overrides)
 
 
 def proxy_policy(pool: Pool) -> ProxyPolicy:

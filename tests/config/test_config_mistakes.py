@@ -55,6 +55,14 @@ VALUES = {
     'got "X-Role"',
     "health: {live: /up, ready: /up}": '1:28: health.ready: expected another path than health.live, got "/up"',
     "health: {live: up}": '1:16: health.live: expected "" or a path that starts with /, got "up"',
+    "timeouts: {overrides: [{path: /a}]}": "1:24: timeouts.overrides[0].request: missing: expected 0 or a "
+    "duration such as 250ms, 30s or 5m, from 100ms to 1d",
+    "timeouts: {overrides: {path: a, request: 1s}}": "1:30: timeouts.overrides.path: expected a path that starts "
+    'with /, got "a"',
+    "timeouts: {overrides: [{path: /a, request: 1s}, {path: /a, request: 2s}]}": "1:56: timeouts.overrides[1].path: "
+    "expected a path of its own, got /a, which timeouts.overrides[0] has",
+    "timeouts: {overrides: [{path: /a, request: 1s, slow: 1s}]}": "1:54: timeouts.overrides[0].slow: expected less "
+    "than request (1s), got 1s",
     "timeouts: {queue: 1s}": "1:12: timeouts.queue: not available in this version of prefork",
     "limits: {head: 64KB}": "1:16: limits.head: expected a size such as 64KiB or 1MiB, from 512B to 1MiB, "
     'got "64KB"; did you mean "64KiB"?',

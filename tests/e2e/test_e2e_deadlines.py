@@ -145,6 +145,58 @@ def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server)
     assert server.stop() == 0
 
 
+def test_beside_a_stuck_request_the_others_of_its_worker_are_finished(server: Server) -> None:
+    config = CONFIG.replace("workers: 2", "workers: 1") + "threads: 3\n"
+    server.serve(
+        config + "timeouts: {slow: 0, overrides: [{path: /sleeps, request: 1s}]}\n",
+        GATE.replace('if path.startswith("/hold")', SLEEP_OR_HOLD),
+    )
+    (pid,) = server.wait_for_workers(1)
+    late = Pending(server, "/sleeps")
+    held, worker = hold(server)
+    assert worker == pid
+    assert late.outcome() == LATE
+    wait_for(lambda: set(server.workers()) - {pid}, "the successor")
+    release(server)
+    assert held.outcome() == (200, str(pid))
+    server.wait_for_log(rf"pid {pid}: gone: exit status 0 .* GET /sleeps HTTP/1.1 after")
+    assert server.get()[0] == 200
+    assert server.stop() == 0
+
+
+SLEEP_OR_HOLD = """if path == "/sleeps":
+        time.sleep(600)
+    if path.startswith("/hold")"""
+
+
+def test_a_path_and_a_request_may_have_a_deadline_of_their_own(server: Server) -> None:
+    config = (
+        CONFIG.replace("workers: 2", "workers: 3")
+        + "timeouts: {request: 500ms, overrides: [{path: /hold/long, request: 0}]}\n"
+    )
+    server.serve(config, GATE.replace('if path.startswith("/hold")', EXTEND))
+    extended, pid = hold(server, "/hold/extended")
+    unlimited, other = hold(server, "/hold/long")
+    late, _ = hold(server, "/hold/extended-briefly")
+    assert late.outcome() == LATE
+    release(server)
+    assert [extended.outcome(), unlimited.outcome()] == [(200, str(pid)), (200, str(other))]
+    assert server.log.count("passed its deadline") == 1
+    assert server.stop() == 0
+
+
+EXTEND = """extend = environ["prefork.extend_deadline"]
+    if path.endswith("/extended"):
+        extend(60)
+    if path.endswith("/extended-briefly"):
+        extend(0.5)
+        try:
+            extend(-1)
+        except ValueError:
+            extend(0)
+    if path.startswith("/hold")"""
+
+
 def test_nobody_is_late_for_having_been_suspended(server: Server) -> None:
     server.serve(CONFIG + "timeouts: {request: 1s, slow: 0}\n", GATE)
     held, pid = hold(server)

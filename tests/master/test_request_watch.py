@@ -20,7 +20,7 @@ class Bench:
         self.told: list[tuple[str, str, float]] = []
         self.requests: dict[str, Running] = {}
         monkeypatch.setattr(request_watch, "monotonic_ns", lambda: int(self.now_s * 1e9))
-        timeouts = SimpleNamespace(slow=SLOW_S, request=REQUEST_S)
+        timeouts = SimpleNamespace(slow=SLOW_S, request=REQUEST_S, overrides=())
         self._scoreboard = SimpleNamespace(
             asleep=True, running=lambda: list(enumerate(self.requests.values()))
         )
