@@ -20,6 +20,9 @@ from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.server import Server
 
+AGES_S = 10.0 * 365 * 86400
+"""A limit that no request reaches. One that has a limit rings for the master."""
+
 
 def make_server(
     app: object, pool: Pool, heritage: Heritage, log: Log, logs: Logs, cell: Cell, contexts: Contexts
@@ -88,7 +91,10 @@ def make_server(
 def time_limits(pool: Pool) -> TimeLimits:
     """Return how long the requests of a pool may run."""
     timeouts = pool.timeouts
-    return TimeLimits(timeouts.request, timeouts.slow, timeouts.overrides)
+    slow_s = timeouts.slow
+    if isinstance(pool.workers, WorkerRange) and not (slow_s or timeouts.request):
+        slow_s = AGES_S  # the master has to see the requests of a pool that scales
+    return TimeLimits(timeouts.request, slow_s, timeouts.overrides)
 
 
 def proxy_policy(pool: Pool) -> ProxyPolicy:
