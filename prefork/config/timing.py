@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from prefork.config.composites import REQUIRED, ListOf, Section, key
 from prefork.config.kinds import OrWord, Text
@@ -54,7 +53,12 @@ class Timeouts:
     send: float = key(
         "30s", Duration(0.1), "Between two writes of a response to a client that does not read."
     )
+    queue: float = key(
+        0,
+        Duration(0.1, or_zero=True),
+        "A request that has waited longer before a worker took its connection gets 503 instead of being run late; 0: "
+        "none does.",
+    )
     overrides: tuple[TimeoutsOfPath, ...] = key(
         [], ListOf(Section(TimeoutsOfPath)), "Other limits for some paths; the longest path that fits counts."
     )
-    LATER: ClassVar = ("queue",)

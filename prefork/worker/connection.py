@@ -15,6 +15,7 @@ from prefork.http.head import Head
 from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, FileBody, Request
 from prefork.worker.handover import RAW_BYTES
+from prefork.worker.health import Health
 from prefork.worker.incoming import Incoming
 
 _NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, False, b"")
@@ -183,8 +184,7 @@ class Connection(Incoming):
         server = self.server
         # Before a connection is closed, what the client has pipelined is answered.
         keep = (server.keeps_private if self.is_private else server.keeps_connections) or bool(self.raw)
-        if server.health is not None and server.health.asks(head):
-            self._tell_health(head, keep and head.keep_alive)
+        if server.screens and self._is_screened(head, keep and head.keep_alive):
             return
         request = self.request
         if request is None:
@@ -219,12 +219,22 @@ class Connection(Incoming):
         self.whole = b""
         return True
 
-    def _tell_health(self, head: Head, keep: bool) -> None:
+    def _is_screened(self, head: Head, keep: bool) -> bool:
+        """Answer a request here if it does not get to the application; return whether that is so."""
+        health, queueing = self.server.health, self.server.queueing
+        if health is not None and health.asks(head):
+            self._tell_health(health, head, keep)
+            return True
+        if queueing is not None and (waited_s := queueing.excess_s(self, head)) is not None:
+            self.refuse(503, f"the request has waited for {waited_s:.1f} s for a worker", head.request_line)
+            return True
+        return False
+
+    def _tell_health(self, health: Health, head: Head, keep: bool) -> None:
         """Answer a health check, without the application."""
         server = self.server
-        assert server.health is not None
         try:
-            self.write(server.health.answer(head, server.closing, keep, server.gateway.server_lines(None)))
+            self.write(health.answer(head, server.closing, keep, server.gateway.server_lines(None)))
         except ClientGone:
             pass
         self.keep = keep

@@ -28,6 +28,9 @@ from prefork.worker.response import Response
 
 LATE = "the application did not answer in time"
 
+RETRY_LINE = b"Retry-After: 1\r\n"
+"""Of 503: all its causes may be over soon."""
+
 MOST_EXTENSION_S = 86_400
 
 Application = Callable[[Environ, Any], Iterable[bytes]]
@@ -153,7 +156,10 @@ class Gateway:
 
         ``received`` is the request from its first byte, as far as it is at hand.
         """
-        answer = own_response(status, reason, connection_line(False, True), self.server_lines(None))
+        lines = connection_line(False, True)
+        if status == 503:
+            lines = RETRY_LINE + lines
+        answer = own_response(status, reason, lines, self.server_lines(None))
         method, target, protocol = readable_line(received)
         head_bytes = answer.index(b"\r\n\r\n") + 4
         if method == "HEAD":

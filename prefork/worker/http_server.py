@@ -29,6 +29,7 @@ from prefork.worker.introduction import Introduction
 from prefork.worker.late import LateRequests, TellMaster
 from prefork.worker.lookout import Lookout, Rounds
 from prefork.worker.peers import Peers, peer_name
+from prefork.worker.queueing import Queueing
 from prefork.worker.relay import Relay
 from prefork.worker.server import Cell, Log, Server, shown_address
 from prefork.worker.settings import Limits, Timeouts
@@ -70,6 +71,7 @@ class HTTPServer(Server):
         proxies: ProxyPolicy | None = None,
         introduced: Collection[int] = (),
         health: Health | None = None,
+        queueing: Queueing | None = None,
         before_wait: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(listeners, log, cell, threads=threads, connections=limits.connections)
@@ -80,6 +82,9 @@ class HTTPServer(Server):
         self.response_memory_bytes = limits.response_memory
         self.peers = Peers(proxies or ProxyPolicy(), self.limits)
         self.health = health
+        self.queueing = queueing
+        self.screens = health is not None or queueing is not None
+        """Are there requests that do not get to the application?"""
         self._before_wait = before_wait
         make = self.loop.deadlines
         self.keeps_connections = timeouts.keep_alive > 0
@@ -181,6 +186,8 @@ class HTTPServer(Server):
 
     def _start(self, connection: Connection | Introduction) -> None:
         self.connections[connection.fd] = connection
+        if self.queueing is not None and isinstance(connection, Connection):
+            self.queueing.taken(connection)
         try:
             if self._has_others_first:
                 connection.wait()
@@ -362,5 +369,7 @@ class HTTPServer(Server):
                 self.quiet,
             ):
                 queue.stop(connection, None)
+            if self.queueing is not None:
+                self.queueing.forget(connection)
         del self.connections[connection.fd]
         self.note_closed()

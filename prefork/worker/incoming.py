@@ -142,6 +142,8 @@ class Incoming(Outgoing):
 
     def _await_head(self, raw: bytes) -> None:
         self.hold(raw)
+        if self.server.queueing is not None:
+            self.server.queueing.forget(self)
         if self.state is not _HEAD:
             self.state = _HEAD
             self.watch(self.on_readable)
@@ -162,6 +164,8 @@ class Incoming(Outgoing):
             self.run(head, body.take(will_wait), b"" if spool else data)
             return
         body.head_bytes = data[:end]
+        if server.queueing is not None:
+            server.queueing.forget(self)
         self.state = _BODY
         self.watch(self.on_readable)
         self.server.body.start(self)

@@ -5,6 +5,8 @@ What cannot go, for now or at all: what runs, what has unsent output, chunked bo
 
 from __future__ import annotations
 
+from time import monotonic
+
 from prefork.http.refusal import BadRequest
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
@@ -44,7 +46,9 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
     if len(raw) > RAW_BYTES:
         return None
     due = None if due == NEVER else due
-    return Handover(stage, connection.origin, int(connection.sock.family), raw, due, spooled_bytes), fds
+    return Handover(
+        stage, connection.origin, int(connection.sock.family), raw, due, monotonic(), spooled_bytes
+    ), fds
 
 
 def resume(connection: Connection | Introduction, handover: Handover, spool: SpoolFile | None) -> None:
@@ -80,4 +84,4 @@ def _pack_introduction(introduction: Introduction) -> tuple[Handover, list[int]]
     due = introduction.server.introductions.entries.get(introduction)
     origin = Origin(introduction.entrance.local, introduction.address, "")
     family = int(introduction.sock.family)
-    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due), [introduction.fd]
+    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due, monotonic()), [introduction.fd]

@@ -18,6 +18,7 @@ from prefork.timelimits import TimeLimits
 from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
+from prefork.worker.queueing import Queueing
 from prefork.worker.server import Server
 
 AGES_S = 10.0 * 365 * 86400
@@ -84,6 +85,7 @@ def make_server(
         proxies=proxy_policy(pool),
         introduced=[listener.fd for listener in heritage.listeners if listener.proxy_protocol],
         health=Health(pool.health.live, pool.health.ready) if pool.health.live or pool.health.ready else None,
+        queueing=Queueing(pool.timeouts.queue) if pool.timeouts.queue else None,
         before_wait=logs.access.flush if logs.access is not None else None,
     )
 

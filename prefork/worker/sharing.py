@@ -99,6 +99,8 @@ class Sharing:
         else:
             connection = server.new_connection(sock, handover.origin, entrance)
         server.connections[connection.fd] = connection
+        if server.queueing is not None and isinstance(connection, Connection):
+            server.queueing.taken(connection, handover)
         try:
             portable.resume(connection, handover, spool)
         except Exception:

@@ -63,7 +63,6 @@ VALUES = {
     "expected a path of its own, got /a, which timeouts.overrides[0] has",
     "timeouts: {overrides: [{path: /a, request: 1s, slow: 1s}]}": "1:54: timeouts.overrides[0].slow: expected less "
     "than request (1s), got 1s",
-    "timeouts: {queue: 1s}": "1:12: timeouts.queue: not available in this version of prefork",
     "limits: {head: 64KB}": "1:16: limits.head: expected a size such as 64KiB or 1MiB, from 512B to 1MiB, "
     'got "64KB"; did you mean "64KiB"?',
     "recycle: {jitter: 120%}": '1:19: recycle.jitter: expected a percentage from 0% to 100%, got "120%"',
