@@ -54,7 +54,7 @@ class Scene:
         return ("127.0.0.1", self.server.port) if door == "tcp" else str(self.server.folder / "app.sock")
 
     def connect_to(self, worker: int, door: str = "tcp") -> Client:
-        """Return a kept-alive connection of one worker: the other is stopped meanwhile, which ends its wait for events."""
+        """Return a kept-alive connection of one worker: the other is stopped, and so waits for no events."""
         [other] = {self.first, self.second} - {worker}
         os.kill(other, signal.SIGSTOP)
         try:

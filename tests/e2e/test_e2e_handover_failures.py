@@ -48,7 +48,7 @@ def stop(worker: int) -> None:
 
 
 def connect_to(server: Server, connect: Opener, worker: int, count: int) -> list[Client]:
-    """Return kept-alive connections of one worker: the others are stopped meanwhile, which ends their wait for events."""
+    """Return kept-alive connections of one worker: the others are stopped, and so wait for no events."""
     others = [other for other in server.workers() if other != worker]
     for other in others:
         stop(other)
