@@ -34,11 +34,6 @@ class Findings:
             if name == server and section in ("", case.section)
         )
 
-    def failed(self, server: str) -> list[Case]:
-        return [
-            case for (name, case), (_, allowed) in self.outcomes.items() if name == server and not allowed
-        ]
-
     def servers(self) -> list[str]:
         """Return those that answered, the best first."""
         names = {name for name, _ in self.outcomes}
