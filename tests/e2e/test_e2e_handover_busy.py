@@ -54,17 +54,13 @@ class Scene:
         return ("127.0.0.1", self.server.port) if door == "tcp" else str(self.server.folder / "app.sock")
 
     def connect_to(self, worker: int, door: str = "tcp") -> Client:
-        """Return a kept-alive connection of one worker: the other is stopped while it is made.
-
-        The kernel may wake the stopped one for a connection, but not for two of them.
-        """
+        """Return a kept-alive connection of one worker: the other is stopped meanwhile, which ends its wait for events."""
         [other] = {self.first, self.second} - {worker}
         os.kill(other, signal.SIGSTOP)
         try:
             wait_for(lambda: (stat_fields(other) or "?")[0] == "T", f"{other} to be stopped")
-            with Client(self._address(door)):
-                client = self.connect(door)
-                assert pid(client, "/") == worker
+            client = self.connect(door)
+            assert pid(client, "/") == worker
         finally:
             os.kill(other, signal.SIGCONT)
         return client
