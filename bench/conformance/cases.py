@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from bench.conformance.endings import ends, expectations, responses
 from bench.conformance.judge import Verdict, answer, drop, either, reject, serve, uncalled, wait
+from bench.conformance.mutations import mutations
 from bench.conformance.request import Case, chunked, get, head, post
 
 
@@ -25,6 +26,7 @@ def cases() -> Iterator[Case]:
     for section, table in tables.items():
         for name, data, allowed in table:
             yield Case(section, name, data, allowed)
+    yield from mutations()
     yield from ends()
     yield from responses()
     yield from expectations()

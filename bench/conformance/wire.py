@@ -12,6 +12,8 @@ from pathlib import Path
 
 SILENCE_S = 1.0
 """A server that says nothing for so long waits for more."""
+GRACE_S = 0.02
+"""How long the application may take to report a call to which the client has got another answer."""
 NEXT = b"GET /next HTTP/1.1\r\nHost: next\r\nConnection: close\r\n\r\n"
 """Sent behind every case: is it taken for a request, or for a part of the one before?"""
 
@@ -106,7 +108,7 @@ def run(
             with suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
             receive(client, outcome)
-    outcome.seen = reports.take(0.02)
+    outcome.seen = reports.take(GRACE_S)
     parse(outcome, data[:5] == b"HEAD ")
     return outcome
 
@@ -122,7 +124,7 @@ def converse(port: int, reports: Reports, head: bytes, body: bytes) -> Outcome:
             outcome.received += client.recv(65536)
         client.sendall(body + NEXT)
         receive(client, outcome)
-    outcome.seen = reports.take(0.02)
+    outcome.seen = reports.take(GRACE_S)
     parse(outcome, head=False)
     return outcome
 

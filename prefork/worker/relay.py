@@ -69,7 +69,7 @@ class Relay:
             if flags & socket.MSG_CTRUNC or not fds:
                 raise ValueError("a handed-over connection was lost: no descriptors are free")
             handover = decode(message)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             for fd in fds:
                 os.close(fd)
             raise HandoverLost(str(error)) from error

@@ -35,6 +35,9 @@ from prefork.worker.loop import MOST_EVENTS, Loop
 from prefork.worker.relay import Relay
 from prefork.worker.threads import ApplicationThreads, BindableCell
 
+MOST_HANDED_OVER = 16
+"""How many connections of siblings go before our own in a turn."""
+
 MASTER_GONE_S = 2.0
 """How long a worker may stay after its master."""
 
@@ -305,13 +308,17 @@ class Server:
         acceptor = self.acceptor
         handlers = self.loop.handlers
         # Take first, then serve: whatever else takes time, no sibling is woken for this connection.
+        has_adopted = False
         for fd, _ in events:
             if fd in acceptor.listening:
-                acceptor.take(acceptor.listening[fd])
+                source = acceptor.listening[fd]
+                has_adopted |= acceptor.take(source) and source is acceptor.relay
         if len(events) >= MOST_EVENTS:
             acceptor.take_one_of_each()  # what woke us may not be among them
         if acceptor.taken:
             self._admit_taken()
+        if has_adopted:
+            self._serve_handed_over()
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:
@@ -329,6 +336,18 @@ class Server:
             else:
                 acceptor.hold("connections")
         if acceptor.taken:
+            self._admit_taken()
+
+    def _serve_handed_over(self) -> None:
+        """Go on with what siblings have handed over: it has waited for longer than what is ours.
+
+        With one in a turn, beside all of ours, an overloaded pool leaves some waiting for a second slow request.
+        """
+        acceptor = self.acceptor
+        for _ in range(MOST_HANDED_OVER):
+            relay = acceptor.relay
+            if relay is None or relay.fileno() not in acceptor.listening or not acceptor.take(relay):
+                break
             self._admit_taken()
 
     def _admit_taken(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from harness import Server, wait_for
+from harness import Server, stat_fields, wait_for
 from wire_client import Client
 
 APP = """
@@ -43,25 +45,25 @@ class Scene:
         self.server = server
         self._stack = stack
         server.serve(CONFIG.replace("THREADS", str(threads)) + more, APP)
-        workers = server.wait_for_workers(2)
-        self.first = pid(self.connect(), "/")
-        """Who accepts while both are idle. The other does it when this one is busy."""
-        [self.second] = [worker for worker in workers if worker != self.first]
+        self.first, self.second = server.wait_for_workers(2)
 
     def connect(self, door: str = "tcp") -> Client:
-        address = ("127.0.0.1", self.server.port) if door == "tcp" else str(self.server.folder / "app.sock")
-        return self._stack.enter_context(Client(address))
+        return self._stack.enter_context(Client(self._address(door)))
+
+    def _address(self, door: str) -> tuple[str, int] | str:
+        return ("127.0.0.1", self.server.port) if door == "tcp" else str(self.server.folder / "app.sock")
 
     def connect_to(self, worker: int, door: str = "tcp") -> Client:
-        """Return a kept-alive connection of one worker: who accepts is for the kernel to choose."""
-        found: list[Client] = []
-
-        def look() -> bool:
-            found.append(self.connect(door))
-            return pid(found[-1], "/") == worker
-
-        wait_for(look, f"a connection of {worker}")
-        return found[-1]
+        """Return a kept-alive connection of one worker: the other is stopped, and so waits for no events."""
+        [other] = {self.first, self.second} - {worker}
+        os.kill(other, signal.SIGSTOP)
+        try:
+            wait_for(lambda: (stat_fields(other) or "?")[0] == "T", f"{other} to be stopped")
+            client = self.connect(door)
+            assert pid(client, "/") == worker
+        finally:
+            os.kill(other, signal.SIGCONT)
+        return client
 
     def begin(self, client: Client, path: str) -> None:
         """Send a request that runs until ``release``, and wait until it runs."""

@@ -3,7 +3,7 @@
 The targets are the readers ``head`` and ``chunks``, and servers: ``connection``, ``tls``, and behind proxies
 ``proxied``, ``forwarded`` and ``introduced``. Each input begins with a byte that decides where the rest is cut; with
 TLS more bytes decide what is done to the records, see ``tls_agreement``. An input of ``responses`` is what an
-application does. Inputs worth keeping grow in ``FOLDER/<target>``; one that breaks a rule of ``wire_agreement`` is
+application does. Inputs worth keeping grow in ``FOLDER/<target>``; one that breaks a rule is
 written to ``FOLDER/find-<target>-…``, and once mended it belongs into ``corpus/``, which the ordinary tests replay.
 """
 
@@ -23,9 +23,10 @@ sys.path.append(str(HERE.parent))
 
 with atheris.instrument_imports(include=["prefork.http", "prefork.worker"]):
     import tls_agreement
-    import wire_agreement as agreement
+    import wire_agreement
     from peer_reading import check_against_h11
     from pki import Pki
+    from reader_agreement import check_chunks, check_head, cuts_of
     from test_fuzz_applications import SCRIPTS, Application, Script, check_script
 
 CHUNKED = b"POST /?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -42,23 +43,33 @@ INTRODUCTIONS = [
     b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24" + bytes(36),
     b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
 ]
+COOKIES = [
+    b"Cookie: a=1; b=2",
+    b"Cookie:a\r\nX-A: b\r\ncookie: c",
+    b"Cookie: a\r\nCookie: b",
+    b"X-A: b\r\nCookie:\t\xe9 ",
+    b"Cookie: a\n",
+    b"Cookie : a",
+    b"Cookie: a\r\n b",
+    b"Cookie: a\rCookie: b",
+]
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def head(data: bytes) -> None:
-    agreement.check_head(data[1:], agreement.cuts_of(data))
+    check_head(data[1:], cuts_of(data))
     check_against_h11(data[1:])
 
 
 def chunks(data: bytes) -> None:
-    agreement.check_chunks(data[1:], agreement.cuts_of(data))
+    check_chunks(data[1:], cuts_of(data))
 
 
 def connection(kind: str) -> Callable[[bytes], None]:
-    machine = agreement.Machine.of_kind(kind)
+    machine = wire_agreement.Machine.of_kind(kind)
 
     def target(data: bytes) -> None:
-        agreement.check_connection(machine, data[1:], agreement.cuts_of(data))
+        wire_agreement.check_connection(machine, data[1:], cuts_of(data))
 
     return target
 
@@ -74,7 +85,7 @@ def tls(data: bytes) -> None:
 
 def responses() -> Callable[[bytes], object]:
     application = Application()
-    machine = agreement.Machine(app=application)
+    machine = wire_agreement.Machine(app=application)
 
     @given(script=SCRIPTS)
     @settings(database=None, deadline=None)
@@ -94,6 +105,7 @@ def seeds(name: str) -> list[bytes]:
     tables = (test_http_head.ACCEPTED, test_http_head.REFUSED)
     heads = [case[0] for table in tables for case in table.values()]
     bodies = [*test_http_chunked.ACCEPTED, *(case[0] for case in test_http_chunked.REFUSED.values())]
+    heads += [NEXT[:-2] + field + b"\r\n\r\n" for field in COOKIES]
     connections = heads + [CHUNKED + body + NEXT for body in bodies]
     told = [NEXT[:-2] + field + b"\r\n\r\n" + NEXT for field in FORWARDED]
     introduced = [introduction + NEXT for introduction in INTRODUCTIONS]

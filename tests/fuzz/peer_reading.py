@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import h11
-from wire_agreement import LIMITS, read_head
+from reader_agreement import LIMITS, read_head
 
 from prefork.http.head import HeadParser
 

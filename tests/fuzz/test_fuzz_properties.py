@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire_agreement import POLICIES, Machine, check_chunks, check_connection, check_head, cuts_of, pieces
+from reader_agreement import check_chunks, check_head, cuts_of, pieces
+from wire_agreement import POLICIES, Machine, check_connection
 
 sys.path.append(str(Path(__file__).parent.parent / "worker"))
 from serving_harness import echo, serving

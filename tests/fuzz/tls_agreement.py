@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from pki import Pki
-from wire_agreement import Machine, Outcome, check_alike, check_answers, cuts_of, pieces
+from reader_agreement import cuts_of, pieces
+from wire_agreement import Machine, Outcome, check_alike, check_answers
 
 from prefork.tls import make_context
 

@@ -1,0 +1,432 @@
+"""Connections that go from one worker to another: two servers in one process, with one relay."""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+from serving_harness import Client, Gate, Serving, echo, eventually, serving
+
+from prefork.http.sender import ProxyPolicy
+from prefork.relay import Relay
+from prefork.worker import relay as worker_relay
+from prefork.worker.handover import Handover, Origin, Stage, decode
+from prefork.worker.http_server import HTTPServer
+from prefork.worker.relay import HandoverLost
+
+GET = b"GET /a HTTP/1.1\r\nHost: test\r\n\r\n"
+ORIGIN = Origin(("127.0.0.1", "80"), ("192.0.2.7", 4711), "192.0.2.7")
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    made = Relay()
+    yield made
+    made.close()
+
+
+def ends(relay: Relay) -> worker_relay.Relay:
+    return worker_relay.Relay(os.dup(relay.way_in.fileno()), os.dup(relay.way_out.fileno()))
+
+
+@contextmanager
+def sharing(relay: Relay, app: Any = echo, *, give_up_s: float = 60.0, **options: Any) -> Iterator[Serving]:
+    """A worker that shares its connections; it believes that there are two that are ready."""
+    own = ends(relay)
+
+    class Sharer(HTTPServer):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.share_connections(own, lambda: [0, 0], give_up_s=give_up_s)
+
+    with serving(app, server_class=Sharer, **options) as server:
+        yield server
+    own.close()
+
+
+def handed_over(server: Serving) -> int:
+    return int(server.server.cell.counts().handed_over)
+
+
+def adopted(server: Serving) -> int:
+    return int(server.server.cell.counts().adopted)
+
+
+# The messages.
+
+
+@pytest.mark.parametrize(
+    "handover",
+    [
+        Handover(Stage.REQUEST, ORIGIN, socket.AF_INET, b"", 12.5),
+        Handover(
+            Stage.REQUEST,
+            Origin(("::1", "80"), ("::1", 1, 0, 2), ""),
+            socket.AF_INET6,
+            b"GET /\n\r\0\xff",
+            None,
+        ),
+        Handover(Stage.BODY, Origin(("", ""), "", "unix"), socket.AF_UNIX, GET, 0.1, 70_000),
+        Handover(Stage.INTRODUCTION, ORIGIN, socket.AF_INET, b"PROXY ", 1e9),
+    ],
+)
+def test_a_message_says_what_was_told(handover: Handover) -> None:
+    assert decode(handover.encode()) == handover
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'[2,"request",2,["",""],null,"",null,null]\n',
+        b'[1,"another stage",2,["",""],null,"",null,null]\n',
+        b'[1,"request",2,["",""],null,""]\n',
+        b'[1,"req',
+        b"{}\n",
+        b"\xff",
+    ],
+)
+def test_what_cannot_be_understood_is_lost_and_leaks_nothing(relay: Relay, message: bytes) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    own = ends(relay)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()] * 2))
+        own.way_in.sendmsg([message], [rights])
+        theirs.close()
+        with pytest.raises(HandoverLost):
+            own.accept()
+        assert ours.recv(1) == b""  # nobody holds the other end
+    own.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def use_up() -> list[int]:
+    """Open descriptors until there are no more."""
+    used = []
+    while True:
+        try:
+            used.append(os.dup(0))
+        except OSError:
+            return used
+
+
+def test_a_worker_without_descriptors_leaves_it_to_others(relay: Relay) -> None:
+    own = ends(relay)
+    ours, theirs = socket.socketpair()
+    spare: list[int] = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        assert own.send(Handover(Stage.REQUEST, ORIGIN, socket.AF_UNIX, b"", None), [theirs.fileno()])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 16, limits[1]))
+        spare = use_up()
+        for _ in range(2):  # none is free, then one: a message may bring two
+            with pytest.raises(OSError, match="Too many open files"):
+                own.accept()
+            os.close(spare.pop())
+        sock, _ = own.accept()
+        sock.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in (*spare, ours.detach(), theirs.detach()):
+            os.close(fd)
+        own.close()
+
+
+# A relay that takes nothing, or little.
+
+
+def refusals(server: Serving, *outcomes: OSError | None) -> list[OSError | None]:
+    """Have the next hand-overs of a worker fail so; return what is left of it."""
+    left = list(outcomes)
+    sharer = server.server.sharing
+    real = sharer._relay.way_in
+
+    class WayIn:
+        def sendmsg(self, *args: Any) -> int:
+            if left and (error := left.pop(0)) is not None:
+                raise error
+            return int(real.sendmsg(*args))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    sharer._relay.way_in = WayIn()
+    return left
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ETOOMANYREFS, errno.EMSGSIZE, errno.ENOBUFS])
+def test_who_leaves_tries_again_when_there_is_room(relay: Relay, number: int) -> None:
+    with sharing(relay) as first:
+        clients = [first.connect() for _ in range(3)]
+        for client in clients:
+            client.get()
+        error = BlockingIOError(number, "full") if number == errno.EAGAIN else OSError(number, "refused")
+        left = first.call(lambda: refusals(first, *[error] * 4))
+        first.call(first.server.drain)
+        eventually(lambda: not left)
+        with sharing(relay) as second:
+            eventually(first.ended)
+            for client in clients:
+                assert client.get()[1].get("connection") is None
+            assert handed_over(first) == adopted(second) == 3
+
+
+def test_who_leaves_serves_what_the_relay_does_not_take(relay: Relay) -> None:
+    full = BlockingIOError(errno.EAGAIN, "full")
+    with sharing(relay) as first:
+        client = first.connect()
+        client.get()
+        first.call(lambda: refusals(first, *[full] * 1_000_000))
+        first.call(first.server.drain)
+        for _ in range(3):
+            assert client.get("/here")[1].get("connection") is None
+        client.send(GET[:10])
+        first.call(lambda: None)
+        client.send(GET[10:] + GET * 2)
+        assert [client.response()[2] for _ in range(3)] == [b"GET /a "] * 3
+        client.close()
+        eventually(first.ended)
+        assert handed_over(first) == 0
+
+
+def test_who_leaves_gives_up_in_time(relay: Relay) -> None:
+    """Nobody takes anything: it ends as without siblings, announcing that before."""
+    full = BlockingIOError(errno.EAGAIN, "full")
+    with sharing(relay, give_up_s=0.05) as first:
+        asking, silent = first.connect(), first.connect()
+        for client in (asking, silent):
+            client.get()
+        first.call(lambda: refusals(first, *[full] * 1_000_000))
+        first.call(first.server.drain)
+        eventually(lambda: not first.server.keeps_connections)
+        assert asking.get()[1]["connection"] == "close"
+        for client in (asking, silent):
+            assert client.rest() == b""
+            client.close()
+        eventually(first.ended)
+
+
+def test_hundreds_go_through_a_small_relay(relay: Relay) -> None:
+    relay.way_in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least: a few messages
+    with sharing(relay) as first:
+        clients = [first.connect() for _ in range(80)]
+        for client in clients:
+            client.get()
+        before = len(os.listdir("/proc/self/fd"))
+        first.call(first.server.drain)
+        assert handed_over(first) < 40
+        with sharing(relay) as second:
+            eventually(lambda: adopted(second) == 80)
+            for client in clients:
+                assert client.get()[0] == 200
+            eventually(first.ended)
+            assert second.server.open_connections == 80
+        assert before - len(os.listdir("/proc/self/fd")) >= 80
+
+
+# What goes along.
+
+
+@contextmanager
+def sent(
+    relay: Relay, stage: Stage, raw: bytes, unread: bytes, due: float | None, spooled: bytes | None = None
+) -> Iterator[Client]:
+    """Put a connection into the relay, as a worker would; yield the client."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Client(listener.getsockname())
+        sock, _ = listener.accept()
+    client.send(unread)
+    fds = [sock.fileno()]
+    if spooled is not None:
+        spool = os.memfd_create("spool")
+        os.write(spool, spooled)
+        fds.append(spool)
+    own = ends(relay)
+    size = None if spooled is None else len(spooled)
+    assert own.send(Handover(stage, ORIGIN, sock.family, raw, due, size), fds)
+    own.close()
+    sock.close()
+    for fd in fds[1:]:
+        os.close(fd)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+POST = b"POST /p HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "raw", "unread", "then", "status"),
+    [
+        (Stage.REQUEST, b"", GET, b"", 200),
+        (Stage.REQUEST, b"", GET[:9], GET[9:], 200),
+        (Stage.REQUEST, b"", POST + b"123", b"4567890", 200),
+        (Stage.REQUEST, GET[:9], GET[9:], b"", 200),
+        (Stage.REQUEST, GET[:9], b"", b"", 408),
+        (Stage.BODY, POST + b"123", b"4567890", b"", 200),
+        (Stage.BODY, POST + b"123", b"", b"", 408),
+        (Stage.REQUEST, b"", b"", b"", None),
+    ],
+)
+def test_a_deadline_goes_along_but_is_not_that_of_what_follows(
+    relay: Relay, stage: Stage, raw: bytes, unread: bytes, then: bytes, status: int | None
+) -> None:
+    """It has passed while the connection was on its way. What had arrived by then counts."""
+    with sharing(relay) as server, sent(relay, stage, raw, unread, monotonic() - 1) as client:
+        if then:
+            eventually(lambda: adopted(server) == 1)
+            server.call(lambda: None)
+            server.call(lambda: None)  # deadlines that have passed have been acted on
+            client.send(then)
+        if status is None:
+            assert client.rest() == b""
+            return
+        assert client.response()[0] == status
+        if status == 200:
+            server.call(lambda: None)
+            server.call(lambda: None)
+            assert client.get()[0] == 200
+
+
+def test_a_body_that_was_spooled_counts_once(relay: Relay) -> None:
+    limits = {"body_memory": 1000, "spool": 70_000}
+    head = POST.replace(b"10", b"60000")
+    with (
+        sharing(relay, limits=limits) as server,
+        sent(relay, Stage.BODY, head, b"", None, b"x" * 50_000) as client,
+    ):
+        eventually(lambda: server.server.storage.spool_bytes == 50_000)
+        client.send(b"y" * 10_000)
+        assert client.response()[2] == b"POST /p " + b"x" * 50_000 + b"y" * 10_000
+        eventually(lambda: server.server.storage.spool_bytes == 0)
+
+
+def test_a_spooled_body_that_is_refused_counts_no_more(relay: Relay) -> None:
+    """The config has changed between the two."""
+    head = POST.replace(b"Host", b"X: " + b"x" * 300 + b"\r\nHost").replace(b"10", b"60000")
+    with (
+        sharing(relay, limits={"head": 200}) as server,
+        sent(relay, Stage.BODY, head, b"", None, b"x" * 50_000) as client,
+    ):
+        assert client.response()[0] == 431
+        assert server.server.storage.spool_bytes == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_waits_to_be_asked_for_a_body_is_asked_once(relay: Relay, threads: int) -> None:
+    with sharing(relay, threads=threads) as first, sharing(relay, threads=threads) as second:
+        client = first.connect()
+        client.send(POST[:-2] + b"Expect: 100-continue\r\n\r\n")
+        assert client.response()[0] == 100
+        first.call(first.server.drain)
+        eventually(lambda: adopted(second) == 1)
+        client.send(b"1234567890")
+        assert client.response()[2] == b"POST /p 1234567890"
+        client.send(GET)
+        assert client.response()[2] == b"GET /a "
+
+
+def test_a_proxy_is_asked_for_its_name_also_when_others_go_first(relay: Relay) -> None:
+    policy = ProxyPolicy(trust=("192.0.2.1",))
+    with sharing(relay, proxy_protocol=True, proxies=policy) as server:
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.sendall(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n" + GET)
+            [listener] = server.server._entrances
+            server.call(lambda: server.server.admit_later(theirs, ("127.0.0.1", 5), listener))
+            ours.settimeout(20)
+            with pytest.raises(ConnectionResetError):
+                ours.recv(100)
+        assert server.log.named("proxy-header-refused")
+
+
+# The end.
+
+
+def test_a_worker_that_leaves_passes_on_what_reaches_it_late(relay: Relay) -> None:
+    with (
+        sharing(relay) as first,
+        sharing(relay) as second,
+        sent(relay, Stage.REQUEST, b"", b"", None) as client,
+    ):
+        eventually(lambda: adopted(first) + adopted(second) == 1)
+        owner, other = (first, second) if adopted(first) else (second, first)
+        owner.call(owner.server.drain)
+        eventually(lambda: adopted(other) == 1)
+        assert client.get()[0] == 200
+
+
+def test_who_leaves_takes_again_when_all_stop(relay: Relay) -> None:
+    """A reload's last worker, when the whole server is told to stop: there may be nobody else."""
+    gate = Gate()
+    with ExitStack() as stack:
+        server = stack.enter_context(sharing(relay, gate, threads=2))
+        running = server.connect()
+        running.send(GET.replace(b"/a", b"/wait"))
+        gate.await_entry()
+        server.call(server.server.drain)
+        client = stack.enter_context(sent(relay, Stage.REQUEST, GET, b"", None))
+        server.call(lambda: None)
+        assert adopted(server) == 0
+        server.call(server.server.announce_closing)
+        answer = client.response()
+        assert answer[0] == 200
+        assert answer[1]["connection"] == "close"
+        gate.opened.set()
+        assert running.response()[1]["connection"] == "close"
+        eventually(server.ended)
+        assert handed_over(server) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_last_takes_what_was_sent_in_the_last_moment(relay: Relay, threads: int) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(sharing(relay, threads=threads))
+        clients = []
+
+        def stop() -> None:
+            server.server.announce_closing()
+            server.server.drain()
+            clients.extend(stack.enter_context(sent(relay, Stage.REQUEST, GET, b"", None)) for _ in range(3))
+
+        server.call(stop)
+        for client in clients:
+            assert client.response()[2] == b"GET /a "
+            assert client.rest() == b""
+            client.close()
+        eventually(server.ended)
+
+
+# With threads.
+
+
+def test_all_threads_are_busy_here_and_there(relay: Relay) -> None:
+    """It waits for whoever has a thread first, and is answered once."""
+    gates = [Gate(), Gate()]
+    with sharing(relay, gates[0], threads=2) as first, sharing(relay, gates[1], threads=2) as second:
+        clients = [server.connect() for server in (first, second) for _ in range(3)]
+        for client in clients:
+            client.get()
+        for server, gate in ((first, gates[0]), (second, gates[1])):
+            for _ in range(2):
+                server.connect().send(GET.replace(b"/a", b"/wait"))
+                gate.await_entry()
+        for client in clients:
+            client.send(GET + POST + b"1234567890")
+        gates[1].opened.set()
+        for client in clients:
+            assert client.response()[2] == b"GET /a "
+            assert client.response()[2] == b"POST /p 1234567890"
+        assert not gates[0].opened.is_set()
+        gates[0].opened.set()
+        assert handed_over(first) + handed_over(second) == adopted(first) + adopted(second) > 0
