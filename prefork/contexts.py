@@ -6,7 +6,10 @@ access to the files. What holds a private key is the memory of these processes; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from prefork.heritage import InheritedListener
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -20,6 +23,16 @@ class Contexts:
     def __init__(self) -> None:
         self.by_listener: dict[int, SSLContext] = {}
         """By the descriptor of the listener; those without TLS are absent."""
+
+    def with_addresses(
+        self, listeners: Iterable[InheritedListener]
+    ) -> list[tuple[SSLContext, tuple[str, ...]]]:
+        """Return each context once, with the addresses of its listeners."""
+        found: dict[SSLContext, tuple[str, ...]] = {}
+        for listener in listeners:
+            if (context := self.by_listener.get(listener.fd)) is not None:
+                found[context] = (*found.get(context, ()), listener.address)
+        return list(found.items())
 
     def forget(self) -> None:
         """Drop them all: OpenSSL wipes the memory of their private keys."""

@@ -1,20 +1,25 @@
-"""Hooks: the application's callables that run at fixed points in the life of a mold and of a worker.
+"""Hooks: the application's callables that run at fixed points in the life of the server.
 
-Runs in the mold and in workers, never in the master. ``docs/hooks.md`` is the user's page.
+Runs in molds, workers and helper processes, never in the master. ``docs/hooks.md`` is the user's page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prefork.application import load_callable
 from prefork.errors import ApplicationError
 from prefork.tracebacks import application_traceback
 
-# Without them what follows would run on connections and threads that are not there: the boot must fail.
-_FATAL = frozenset({"mold_loaded", "after_fork"})
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+# Without them what follows would run on connections and threads that are not there, or with a TLS that nobody
+# wants: the boot must fail.
+_FATAL = frozenset({"mold_loaded", "after_fork", "ssl_context"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,104 @@ class WorkerExit:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SslContext:
+    """``ssl_context``, in a worker that boots: the TLS of listeners, which the hook may change."""
+
+    pool: str
+    generation: int
+    slot: str
+    pid: int
+    addresses: tuple[str, ...]
+    """Of the listeners; those with the same section ``tls`` share a context."""
+    context: SSLContext
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """``request_started``, in a worker: the application is about to be called."""
+
+    pool: str
+    generation: int
+    slot: str
+    pid: int
+    environ: dict[str, Any]
+    """The one that the application gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """``request_finished``, in a worker: the application's iterable is closed; the client may still be reading."""
+
+    pool: str
+    generation: int
+    slot: str
+    pid: int
+    environ: dict[str, Any]
+    status: int
+    sent_bytes: int
+    """Of the body."""
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """``deadline``, in a worker: a request has passed its deadline and the worker is about to end."""
+
+    pool: str
+    generation: int
+    slot: str
+    pid: int
+    environ: dict[str, Any]
+    stack: str
+    """Of the thread that runs the request, innermost call last."""
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReady:
+    """``server_ready``, in a helper process: every worker of a pool is ready for the first time."""
+
+    pool: str
+    generation: int
+    addresses: tuple[str, ...]
+    """Where it listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """``worker_gone``, in a helper process: a worker has ended."""
+
+    pool: str
+    generation: int
+    slot: str
+    pid: int
+    reason: str
+    """As in the log: ``retired``, ``request-deadline``, ``oom-killed``, ``died``, …"""
+    expected: bool
+    exit_status: int | None
+    signal: str | None
+    """``SIGKILL``, if a signal ended it."""
+    uptime_s: float
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerExit:
+    """``server_exit``, in a helper process: the last worker of a pool has ended, because the pool stops."""
+
+    pool: str
+    generation: int
+    reason: str
+    """``stop``, ``quick-stop``, or ``retired``: a reload has taken the pool out."""
+
+
+OF_HELPERS: Mapping[str, Callable[..., object]] = MappingProxyType(
+    {"server_ready": ServerReady, "worker_gone": WorkerGone, "server_exit": ServerExit}
+)
+"""The arguments of the hooks that run in a helper process."""
+
+
 class Reporter(Protocol):
     """The part of the log that hooks need."""
 
@@ -85,11 +188,15 @@ class Hooks:
         """Import the ``module:callable`` paths of each hook. Raise ApplicationError with the hook's name."""
         return cls({name: tuple(_load(name, path) for path in each) for name, each in paths.items() if each})
 
+    def has(self, name: str) -> bool:
+        """Tell whether a hook is set."""
+        return bool(self._callables.get(name))
+
     def run(self, name: str, argument: object, log: Reporter) -> None:
         """Call the hook's callables in order.
 
-        Raise ApplicationError when one of ``mold_loaded`` or ``after_fork`` fails; a failure of another hook
-        is logged, and the next callable runs.
+        Raise ApplicationError when one of ``mold_loaded``, ``after_fork`` or ``ssl_context`` fails; a failure
+        of another hook is logged, and the next callable runs.
         """
         for callable_ in self._callables.get(name, ()):
             try:

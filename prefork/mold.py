@@ -1,4 +1,4 @@
-"""The mold: loads the application of a pool once, freezes it, and then only forks workers from it.
+"""The mold: loads the application of a pool once, freezes it, and then only forks workers (and helpers) from it.
 
 Runs only in the mold: a child of the master that has dropped its privileges before any application code runs.
 It forks on the master's word, each worker through an intermediate that exits at once, so that the worker
@@ -11,18 +11,18 @@ import gc
 import os
 import select
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import Any
 
-from prefork import child, environment, privileges, temporary
-from prefork.application import load_application
+from prefork import child, environment, helper, privileges, temporary
+from prefork.birth import Birth, Loaded, WorkerMain, load
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.config import Pool
 from prefork.contexts import Contexts
 from prefork.errors import ExitStatus, PreforkError
 from prefork.heritage import Heritage, close_all_but
-from prefork.hooks import BeforeFork, Hooks, MoldLoaded
+from prefork.hooks import BeforeFork, MoldLoaded
 from prefork.leftovers import leftovers
 from prefork.log import Logs
 from prefork.log.capture import capture_output
@@ -32,37 +32,6 @@ from prefork.ties import Ties
 
 MOST_LEFTOVERS = 20
 """How many threads and sockets are named to the master."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The application and its hooks, imported."""
-
-    app: object
-    hooks: Hooks
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """All that a worker begins with."""
-
-    heritage: Heritage
-    pool: Pool
-    slot: int
-    cell: int
-    scoreboard: Scoreboard
-    logs: Logs
-    loaded: Loaded | None
-    """None: the worker loads the application itself."""
-    tls: Contexts
-
-
-WorkerMain = Callable[[Birth], int]
-
-
-def load(pool: Pool) -> Loaded:
-    """Import the application and its hooks. Raises ``ApplicationError``."""
-    return Loaded(load_application(pool.app), Hooks.load(pool.hooks))
 
 
 class Mold:
@@ -162,43 +131,55 @@ class Mold:
         match order.kind:
             case "spawn" if len(order.fds) == 2:
                 self._spawn(int(order.fields["slot"]), int(order.fields["cell"]), *order.fds)
-            case "spawn":  # the kernel left descriptors out: this process has too many open
-                self._log.error("fork-failed", "cannot take a spawn order: no descriptors are left")
+            case "hook" if len(order.fds) == 2:
+                self._run_hook(str(order.fields["hook"]), order.fields["told"], *order.fds)
+            case "spawn" | "hook":  # the kernel left descriptors out: this process has too many open
+                self._log.error("fork-failed", "cannot take an order to fork: no descriptors are left")
                 for fd in order.fds:
                     os.close(fd)
             case "reopen":
                 self._logs.replace(order.fds)
 
     def _spawn(self, slot: int, cell: int, channel: int, last_words: int) -> None:
-        """Fork a worker. When it fails, its channel closes without a hello, which tells the master."""
+        """Fork a worker."""
+        if self._loaded is not None:
+            name = f"{self._pool.name}.{slot}"
+            argument = BeforeFork(self._pool.name, self._heritage.generation, name)
+            self._loaded.hooks.run("before_fork", argument, self._log)
+        birth = Birth(
+            heritage=self._heritage.for_worker(channel, last_words),
+            pool=self._pool,
+            slot=slot,
+            cell=cell,
+            scoreboard=self._scoreboard,
+            logs=self._logs,
+            loaded=self._loaded,
+            tls=self._tls,
+        )
+        self._fork(f"a worker for slot {slot}", lambda: self._worker_main(birth), channel, last_words)
+
+    def _run_hook(self, hook: str, told: Mapping[str, Any], channel: int, last_words: int) -> None:
+        """Fork a helper process."""
+        heritage = self._heritage.for_worker(channel, last_words)
+        birth = helper.Birth(heritage, self._pool, self._logs, self._loaded, hook, told)
+        self._fork(f"a helper process for the hook {hook}", lambda: helper.main(birth), channel, last_words)
+
+    def _fork(self, what: str, main: Callable[[], int], channel: int, last_words: int) -> None:
+        """Fork a child of the master. When it fails, its channel closes without a hello, which tells the master."""
         try:
-            if self._loaded is not None:
-                name = f"{self._pool.name}.{slot}"
-                argument = BeforeFork(self._pool.name, self._heritage.generation, name)
-                self._loaded.hooks.run("before_fork", argument, self._log)
-            birth = Birth(
-                heritage=self._heritage.for_worker(channel, last_words),
-                pool=self._pool,
-                slot=slot,
-                cell=cell,
-                scoreboard=self._scoreboard,
-                logs=self._logs,
-                loaded=self._loaded,
-                tls=self._tls,
-            )
             with self._ties.kept():
-                spawn_orphan(lambda: self._be_born(birth))
+                spawn_orphan(lambda: self._be_born(main))
         except OSError as error:
-            self._log.error("fork-failed", f"cannot fork a worker for slot {slot}: {error}")
+            self._log.error("fork-failed", f"cannot fork {what}: {error}")
         finally:
             os.close(channel)
             os.close(last_words)
 
-    def _be_born(self, birth: Birth) -> int:
-        """Run in the worker. What is open beyond its heritage was opened by the application, and stays so."""
+    def _be_born(self, main: Callable[[], int]) -> int:
+        """Run in the child. What is open beyond its heritage was opened by the application, and stays so."""
         self._channel.close()
         os.close(self._heritage.last_words)
-        return self._worker_main(birth)
+        return main()
 
 
 def main(

@@ -249,16 +249,20 @@ class Pool:
         {},
         MapOf(
             ListOf(_HOOK),
-            names=("mold_loaded", "before_fork", "after_fork", "worker_ready", "worker_exit"),
-            later=(
+            names=(
+                "mold_loaded",
+                "before_fork",
+                "after_fork",
+                "ssl_context",
+                "worker_ready",
+                "worker_exit",
                 "request_started",
                 "request_finished",
-                "deadline",
-                "ssl_context",
                 "server_ready",
                 "worker_gone",
                 "server_exit",
             ),
+            later=("deadline",),
         ),
         "Callables that are told what happens.",
     )

@@ -93,6 +93,11 @@ class MoldKeeper:
         return None if self._process is None else self._process.pid
 
     @property
+    def is_ready(self) -> bool:
+        """It takes orders."""
+        return self._process is not None and self._process.state is MoldState.READY
+
+    @property
     def is_gone(self) -> bool:
         """No process lives, and none will be started."""
         return self._process is None and self._dismissed

@@ -21,7 +21,8 @@ from prefork.master.cgroup import OomWatch
 from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
-from prefork.master.pool import Means, Pool, Watcher
+from prefork.master.molds import Means
+from prefork.master.pool import Pool, Watcher
 from prefork.master.request_watch import RequestWatch
 from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard

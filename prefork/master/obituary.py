@@ -46,8 +46,11 @@ def write_obituary_of_unborn(log: Log, worker: Worker) -> None:
 
 def write_obituary(
     log: Log, worker: Worker, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool, stack: str
-) -> None:
-    """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error."""
+) -> dict[str, object]:
+    """Log the death of a worker, with its own ``log``: as information if it was expected, else as an error.
+
+    Return what the hook ``worker_gone`` is told of it.
+    """
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
     may_be_killed = worker.ready_at is None or reason == "quick-stop"
     expected = reason in EXPECTED and (exit.exit_status == 0 or may_be_killed)
@@ -56,17 +59,21 @@ def write_obituary(
         why += f": {worker.detail}"
     if oom_killed:
         why = "killed by the kernel for lack of memory (OOM)"
+    facts: dict[str, object] = {
+        "reason": reason,
+        "detail": worker.detail or None,
+        "exit_status": exit.exit_status,
+        "signal": exit.signal,
+        "uptime_s": round(uptime_s, 3),
+        "requests": counts.requests,
+        "expected": expected,
+    }
     write = log.info if expected else log.error
     write(
         "worker-gone",
         f"gone: {exit} after {uptime_s:.1f} s and {counts.requests} requests, "
         f"{'expected' if expected else 'not expected'}{f': {why}' if why else ''}",
-        reason=reason,
-        detail=worker.detail or None,
-        exit_status=exit.exit_status,
-        signal=exit.signal,
-        uptime_s=round(uptime_s, 3),
-        requests=counts.requests,
-        expected=expected,
+        **facts,
         traceback=stack or None,
     )
+    return facts

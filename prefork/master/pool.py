@@ -9,21 +9,20 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
 from prefork.config import WorkerRange
 from prefork.log import Log
-from prefork.master.cgroup import OomWatch
+from prefork.master.errands import Errands
 from prefork.master.failure import told
 from prefork.master.generation import Generation
 from prefork.master.living_stacks import ask_stack
-from prefork.master.loop import Loop
-from prefork.master.mold_keeper import MoldKeeper
+from prefork.master.molds import Means, Molds
 from prefork.master.obituary import EXPECTED, OF_WORKERS, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
+from prefork.master.pool_hooks import PoolHooks
 from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
 from prefork.master.spawn_orders import SpawnOrders
@@ -46,17 +45,6 @@ class Watcher(Protocol):
         """A generation that has not taken over yet cannot; ``details`` may be a traceback."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a pool needs of the master to make children."""
-
-    loop: Loop
-    log: Log
-    mold_main: Callable[[Generation, int, int, bool], int]
-    """The life of a mold: its generation, the descriptors of its channel and last words, whether it preloads."""
-    oom: OomWatch
-
-
 class Pool:
     """One pool, through all its generations."""
 
@@ -70,8 +58,9 @@ class Pool:
         self._means = means
         self._log = means.log
         self._watcher = watcher
-        self.generations: dict[int, Generation] = {}
-        self._molds: dict[int, MoldKeeper] = {}
+        self._molds = Molds(means, self)
+        self.generations = self._molds.generations
+        """Those that still have processes."""
         self._links: dict[int, WorkerLink] = {}
         self._by_pid: dict[int, Worker] = {}
         self._orders = SpawnOrders(self._order)
@@ -81,23 +70,14 @@ class Pool:
         self._floor: int | None = None
         """What ``scale_by`` was last asked for, until the next reload."""
         self._floor_before: int | None = None
+        errands = Errands(self.name, means.loop, means.log, self._order_hook, self._farewell)
+        self._hooks = PoolHooks(lambda: self.current.config, errands)
 
     # What the supervisor asks for
 
     def add(self, generation: Generation) -> None:
         """Start the mold of a generation; when it is ready its workers follow."""
-        self.generations[generation.number] = generation
-        self._molds[generation.number] = MoldKeeper(
-            self.name,
-            generation.number,
-            self._means.loop,
-            self._log,
-            self,
-            spawn=lambda channel, words, preload: self._means.mold_main(generation, channel, words, preload),
-            preload=generation.config.preload is not False,
-            boot_s=generation.config.timeouts.boot,
-        )
-        self._molds[generation.number].start()
+        self._molds.start(generation)
 
     def open_gate(self) -> None:
         """Every pool has its first batch: old workers may go."""
@@ -112,14 +92,12 @@ class Pool:
         self._empty_listeners = empty_listeners
         self._carry_out(self.table.commit(monotonic()))
         self._empty_listeners = False
-        for other, mold in self._molds.items():
-            if other != number:
-                mold.dismiss()
+        self._molds.dismiss_all_but(number)
         self._forget_generations()
 
     def roll_back(self, failed: int) -> None:
         """Give a generation up; the one before goes on."""
-        self._molds[failed].dismiss()
+        self._molds.dismiss(failed)
         if self.table.plan.generation == failed:
             self._floor = self._floor_before
         self._carry_out(self.table.roll_back(monotonic()))
@@ -153,16 +131,24 @@ class Pool:
             if worker.generation == self.current.number:
                 yield worker, cells[worker.cell]
 
+    def announce_ready(self) -> None:
+        """The server serves with this pool."""
+        self._hooks.announce_ready([listener.address for listener in self.current.listeners])
+
     def announce_closing(self) -> None:
         """Have every worker, also one that gets ready later, tell its clients that the pool will stop."""
         self._closing = True
         self.broadcast("closing")
 
     def stop(self, deadline: float, reason: str) -> None:
-        """Retire all workers until ``deadline``; they first take the connections that wait in the listeners."""
+        """Retire all workers until ``deadline``; they first take the connections that wait in the listeners.
+
+        The hooks that are left to run have until then, too, and the workers a little less.
+        """
         self.announce_closing()
-        for mold in self._molds.values():
-            mold.dismiss()
+        keeps_mold = self._hooks.needs_mold and self._molds.is_ready(self.current.number)
+        self._molds.dismiss_all_but(self.current.number if keeps_mold else None)
+        deadline = self._hooks.stop(deadline, reason, has_mold=keeps_mold)
         self._empty_listeners = True
         self._carry_out(self.table.stop(deadline, reason, monotonic()))
 
@@ -172,8 +158,7 @@ class Pool:
             link.send(kind, fds, **fields)
 
     def broadcast_to_molds(self, kind: str, fds: Sequence[int] = ()) -> None:
-        for mold in self._molds.values():
-            mold.send(kind, fds)
+        self._molds.broadcast(kind, fds)
 
     def expire(self, now: float) -> None:
         """Act on the deadlines that have passed."""
@@ -203,7 +188,7 @@ class Pool:
     @property
     def is_gone(self) -> bool:
         """No process of the pool lives."""
-        return not self.table.workers and all(mold.is_gone for mold in self._molds.values())
+        return not self.table.workers and self._hooks.errands.is_idle and self._molds.are_gone
 
     # What the molds tell
 
@@ -218,27 +203,31 @@ class Pool:
 
     def mold_gone(self, generation: int) -> None:
         self.table.mold_gone(generation)
+        if self.table.is_stopping and generation == self.current.number:
+            self._hooks.errands.give_up("there is no mold to run it")
 
     def mold_failed(self, generation: int, reason: str, details: str) -> None:
         if generation > self.table.plan.generation or self.table.is_on_trial(generation):
             self._watcher.generation_failed(self, generation, reason, details)
             return
+        if self.table.is_stopping:
+            self._molds.dismiss(generation)
+            return
         message, traceback = told(
             f"{self.name} gen {generation}: its workers serve on, but {reason}", details
         )
         self._log.error("mold-failed", message, pool=self.name, generation=generation, traceback=traceback)
-        self._molds[generation].retry()
+        self._molds.retry(generation)
 
     # Deaths
 
     def child_died(self, pid: int, reap: Callable[[int], Exit]) -> bool:
         """Reap a child if it is a mold or a worker of this pool; return whether it is."""
-        for mold in self._molds.values():
-            if mold.pid == pid:
-                exit = reap(pid)
-                mold.died(exit, oom_killed=self._is_oom_kill(exit))
-                self._forget_generations()
-                return True
+        if self._molds.child_died(pid, reap, self._is_oom_kill):
+            self._forget_generations()
+            return True
+        if self._hooks.errands.child_died(pid, reap):
+            return True
         worker = self._by_pid.get(pid)
         if worker is None:
             return False
@@ -251,6 +240,7 @@ class Pool:
         for worker in list(self.table.workers.values()):
             if worker.pid is None:
                 self._read(worker)
+        self._hooks.errands.read_hello()
 
     def _bury(self, worker: Worker, exit: Exit) -> None:
         now = monotonic()
@@ -263,7 +253,8 @@ class Pool:
         oom = self._is_oom_kill(exit) and worker.state is not State.KILLED
         stack = link.last_words.read()
         link.close()
-        write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
+        facts = write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
+        self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
         if worker.reason not in EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
@@ -300,6 +291,7 @@ class Pool:
                         delay_s=round(delay_s, 3),
                     )
         self._orders.give()
+        self._farewell()
 
     def _spawn(self, worker: Worker) -> None:
         try:
@@ -315,8 +307,8 @@ class Pool:
         self._orders.add(worker, link.theirs)
 
     def _order(self, worker: Worker, channel: Channel) -> None:
-        mold, fds = self._molds[worker.generation], [channel.fileno(), self._links[worker.id].last_words.fd]
-        if not mold.send("spawn", fds, slot=worker.slot, cell=worker.cell):
+        fds = [channel.fileno(), self._links[worker.id].last_words.fd]
+        if not self._molds.send(worker.generation, "spawn", fds, slot=worker.slot, cell=worker.cell):
             self._log.debug(
                 "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
             )
@@ -336,6 +328,17 @@ class Pool:
             case Reaction.FORGET if link is not None:
                 write_obituary_of_unborn(self.log_of(worker), worker)
                 self._links.pop(worker.id).close()
+
+    # Hooks
+
+    def _order_hook(self, kind: str, fds: Sequence[int], /, **fields: object) -> bool:
+        number = self.current.number
+        return self._molds.is_ready(number) and self._molds.send(number, kind, fds, **fields)
+
+    def _farewell(self) -> None:
+        """At the end of a stop: run the last hook; after that no mold is needed any more."""
+        if self.table.is_stopping and not self.table.workers and self._hooks.last():
+            self._molds.dismiss_all_but(None)
 
     # What workers say
 
@@ -383,11 +386,6 @@ class Pool:
 
     def _forget_generations(self) -> None:
         """Give up the shared memory and private keys of generations whose last process is gone, at last the relay."""
-        living = {worker.generation for worker in self.table.workers.values()}
-        for number in [n for n, mold in self._molds.items() if mold.is_gone and n not in living]:
-            del self._molds[number]
-            generation = self.generations.pop(number)
-            generation.scoreboard.close()
-            generation.tls.forget()
+        self._molds.forget_generations({worker.generation for worker in self.table.workers.values()})
         if not self.generations:
             self.relay.close()

@@ -215,7 +215,9 @@ class Supervisor:
 
     def all_ready(self, pool: Pool, generation: int) -> None:
         self._upkeep.wake(monotonic())  # there may be more workers than have to be
-        if not self._reloads.all_ready(pool, generation) and self._estate.state is ServerState.BOOTING:
+        if self._reloads.all_ready(pool, generation):
+            self._announce_ready()  # a reload may have added pools
+        elif self._estate.state is ServerState.BOOTING:
             pool.commit(generation, empty_listeners=False)
             self._booting.discard(pool.name)
             if not self._booting:
@@ -234,7 +236,12 @@ class Supervisor:
         where = ", ".join(listener.address for listener in self._estate.listeners)
         self._log.info("serving", f"serving on {where}", generation=self._estate.generation)
         self._notifier.ready(f"serving on {where}")
+        self._announce_ready()
         self._reloads.do_waiting()
+
+    def _announce_ready(self) -> None:
+        for pool in self._estate.pools.values():
+            pool.announce_ready()
 
     # What a reload needs
 

@@ -12,17 +12,18 @@ import traceback
 from collections.abc import Callable
 
 from prefork import child
+from prefork.birth import Birth, load
 from prefork.channel import PROTOCOL, Channel, ChannelClosed, clip
 from prefork.errors import ExitStatus, PreforkError
-from prefork.hooks import AfterFork, WorkerExit, WorkerReady
+from prefork.hooks import AfterFork, SslContext, WorkerExit, WorkerReady
 from prefork.log.capture import capture_output
-from prefork.mold import Birth, load
 from prefork.scoreboard import READY
 from prefork.ties import Ties
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders
 from prefork.worker.recycling import watch_over
 from prefork.worker.relay import Relay
+from prefork.worker.request_hooks import request_hooks
 from prefork.worker.serving import make_server, time_limits
 
 
@@ -53,10 +54,13 @@ def main(birth: Birth) -> int:
         try:
             with child.tied_to_master(heritage.lifeline):
                 loaded = birth.loaded or load(pool)
-                argument = AfterFork(pool.name, heritage.generation, name, pid, loaded.app)
-                loaded.hooks.run("after_fork", argument, log)
+                identity = (pool.name, heritage.generation, name, pid)
+                loaded.hooks.run("after_fork", AfterFork(*identity, loaded.app), log)
+                for context, addresses in birth.tls.with_addresses(heritage.listeners):
+                    loaded.hooks.run("ssl_context", SslContext(*identity, addresses, context), log)
             relay = Relay(*heritage.relay)
-            server = make_server(loaded.app, pool, heritage, log, logs, cell, birth.tls)
+            hooks = request_hooks(loaded.hooks, log, *identity)
+            server = make_server(loaded.app, pool, heritage, log, logs, cell, birth.tls, hooks)
         except PreforkError as error:
             return _fail(channel, str(error))
         except Exception:
@@ -68,8 +72,7 @@ def main(birth: Birth) -> int:
             *heritage.relay,
             *server.disown(),
         )
-        ready = WorkerReady(pool.name, heritage.generation, name, pid, loaded.app)
-        loaded.hooks.run("worker_ready", ready, log)
+        loaded.hooks.run("worker_ready", WorkerReady(*identity, loaded.app), log)
         orders.attach(server)
         if isinstance(server, HTTPServer):
             server.share_connections(
@@ -88,9 +91,7 @@ def main(birth: Birth) -> int:
         channel.send("ready")
         return _serve(
             server.serve_forever,
-            lambda: loaded.hooks.run(
-                "worker_exit", WorkerExit(pool.name, heritage.generation, name, pid, orders.reason), log
-            ),
+            lambda: loaded.hooks.run("worker_exit", WorkerExit(*identity, orders.reason), log),
         )
     except ChannelClosed:
         return ExitStatus.OK  # the master has no use for this worker, or is dead

@@ -23,6 +23,7 @@ from prefork.timelimits import TimeLimits
 from prefork.tracebacks import application_traceback
 from prefork.worker.environ import base_environ, connection_environ
 from prefork.worker.exchange import ClientGone, Environ, Request, ThreadCell, Writer
+from prefork.worker.request_hooks import RequestHooks, Started
 from prefork.worker.request_id import request_ids
 from prefork.worker.response import Response
 
@@ -51,9 +52,11 @@ class Gateway:
         responds_with_id: bool = False,
         limits: TimeLimits | None = None,
         cells: Sequence[ThreadCell] = (),
+        hooks: RequestHooks = RequestHooks(),  # noqa: B008 (a constant)
     ) -> None:
         """``cells`` are those of the threads that will run the application. Make it after the fork."""
-        self.app = app
+        self.app = app if hooks.started is None else _announced(app, hooks.started)
+        self._finished = hooks.finished
         self.log = log
         self._limits = limits or TimeLimits(0, 0)
         self._deadline_ns, self._slow_ns = self._limits.default
@@ -111,7 +114,12 @@ class Gateway:
                 self._report(response, "close() of the response raised", error)
         encoded = response.encoded
         status = encoded.code if encoded else 500
-        if response.late is not None and response.late.has_answered:
+        is_answered = response.late is not None and response.late.has_answered
+        if self._finished is not None:
+            # Before it counts as over, so that its deadline holds for the hook, too.
+            told = 504 if is_answered else status
+            self._finished(environ, told, response.sent_bytes, monotonic_ns() - start_ns)
+        if is_answered:
             cell.leave(head.method, 504, start_ns, 0)
             return False  # and has been recorded by then
         elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
@@ -264,3 +272,13 @@ class Gateway:
             request_id=response.request_id,
             traceback=application_traceback(error),
         )
+
+
+def _announced(app: Application, started: Started) -> Application:
+    """Return the application with the hook before it."""
+
+    def announced(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        started(environ)
+        return app(environ, start_response)
+
+    return announced

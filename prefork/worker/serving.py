@@ -19,6 +19,7 @@ from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.queueing import Queueing
+from prefork.worker.request_hooks import RequestHooks
 from prefork.worker.server import Server
 
 AGES_S = 10.0 * 365 * 86400
@@ -26,7 +27,14 @@ AGES_S = 10.0 * 365 * 86400
 
 
 def make_server(
-    app: object, pool: Pool, heritage: Heritage, log: Log, logs: Logs, cell: Cell, contexts: Contexts
+    app: object,
+    pool: Pool,
+    heritage: Heritage,
+    log: Log,
+    logs: Logs,
+    cell: Cell,
+    contexts: Contexts,
+    hooks: RequestHooks,
 ) -> Server:
     """Return the server for ``app``: a WSGI callable, or a subclass of ``Server``.
 
@@ -71,6 +79,7 @@ def make_server(
         responds_with_id=pool.request_id.respond,
         limits=time_limits(pool),
         cells=cell.threads,
+        hooks=hooks,
     )
     return server_class(
         listeners,
