@@ -125,6 +125,7 @@ class Errands:
             self._drop(self._waiting.popleft(), f"cannot make a channel: {error.strerror}")
             self._timer = self._loop.call_later(RETRY_S, self._give)
             return
+        link.watch(self._read)
         fds = [link.theirs.fileno(), link.last_words.fd]
         is_sent = self._send("hook", fds, hook=errand.hook, told=errand.told)
         link.theirs.close()
@@ -135,7 +136,6 @@ class Errands:
         self._waiting.popleft()
         self._hook, self._link = errand.hook, link
         self._timer = self._loop.call_later(HOOK_S, self._overdue)
-        link.watch(self._read)
 
     def _read(self) -> None:
         link = self._link
