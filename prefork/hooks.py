@@ -147,6 +147,8 @@ class WorkerGone:
     pid: int
     reason: str
     """As in the log: ``retired``, ``request-deadline``, ``oom-killed``, ``died``, …"""
+    detail: str | None
+    """What more is known, such as the request that passed its deadline."""
     expected: bool
     exit_status: int | None
     signal: str | None
