@@ -130,6 +130,21 @@ def test_a_stack_is_told_though_c_code_holds_the_interpreter_lock(server: Server
     assert server.stop() == 0
 
 
+def test_a_worker_that_is_stopped_is_spoken_for_and_killed(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {slow: 200ms, request: 2s}\n", GATE)
+    held, pid = hold(server)
+    os.kill(pid, signal.SIGSTOP)
+    server.wait_for_log(
+        rf"pid {pid}: 'GET /hold .* is slow: .*, it is stopped or stuck in the kernel\n(?!    )"
+    )
+    assert held.outcome() == "cut"
+    server.wait_for_log(
+        rf"pid {pid}: gone: killed by SIGKILL .* a request passed timeouts.request: GET /hold"
+    )
+    assert server.get()[0] == 200
+    assert server.stop() == 0
+
+
 def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server) -> None:
     config = CONFIG.replace("workers: 2", "workers: 1")
     server.serve(config + "timeouts: {request: 500ms}\n", STUCK)
