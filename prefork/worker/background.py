@@ -33,15 +33,13 @@ class BackgroundSender:
         self._starting = threading.Lock()
         self._is_fork = False
 
-    def lend(self, output: Outgoing) -> Loan | None:
-        """Send what ``output`` keeps until the loan is ended. None: there can be no thread, or no descriptor, so
-        that it has to wait for the next block."""
-        if self._is_fork:
-            return None
-        try:
-            return Loan(self, self.epoll or self._start(), output)
-        except (OSError, RuntimeError):
-            return None
+    def lend(self, output: Outgoing) -> None:
+        """Send what ``output`` keeps until its ``loan`` is ended."""
+        if not self._is_fork:
+            try:
+                Loan(self, self.epoll or self._start(), output)
+            except (OSError, RuntimeError):
+                pass  # There can be no thread, or no descriptor: it waits for the next block.
 
     def disown(self) -> list[int]:
         """Return our descriptors, in a process that the application has forked, where there is no thread.
@@ -84,11 +82,12 @@ class Loan:
         self._sender = sender
         self._epoll = epoll
         self._fd = output.sock.fileno()
-        sender.loans[self._fd] = self
+        output.loan = sender.loans[self._fd] = self
         try:
             epoll.register(self._fd, select.EPOLLOUT)
         except OSError:
             del sender.loans[self._fd]
+            output.loan = None
             raise
 
     def end(self) -> None:
@@ -125,4 +124,7 @@ class Loan:
     def _forget(self) -> None:
         if self._sender.loans.get(self._fd) is self:
             del self._sender.loans[self._fd]
-            self._epoll.unregister(self._fd)
+            try:
+                self._epoll.unregister(self._fd)
+            except OSError:
+                pass  # The application has closed it.

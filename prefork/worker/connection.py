@@ -172,7 +172,7 @@ class Connection(Incoming):
 
     def send_meanwhile(self) -> None:
         if self.output is not None and self.loan is None and self.state is _RUNNING:
-            self.loan = self.server.background.lend(self)
+            self.server.background.lend(self)
 
     def cut_off(self, reason: str) -> ClientGone:
         self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))

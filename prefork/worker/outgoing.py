@@ -73,7 +73,8 @@ class Outgoing:
                 self._write_pieces(data)
                 return
             data = b"".join(data)
-        if self._is_blocked():
+        # The ordinary case is spared the call.
+        if (self.output is not None or self.loan is not None or self.gone) and self._is_blocked():
             self._keep(data)
             return
         try:
@@ -115,9 +116,11 @@ class Outgoing:
 
     def take_back(self) -> None:
         """End the loan, if there is one: what is kept is ours alone again."""
-        if self.loan is not None:
-            self.loan.end()
-            self.loan = None
+        if (loan := self.loan) is not None:
+            self.loan = (
+                None  # First: ending it twice, after an exception of a signal handler, would not return.
+            )
+            loan.end()
 
     def flush(self) -> bool:
         """Give the socket what it takes of the kept output, or a good part; return whether it took any.

@@ -181,9 +181,9 @@ class Socketpair:
         self.sender = BackgroundSender(self.log)
 
     def lend(self) -> Loan:
-        loan = self.way.loan = self.sender.lend(self.way)
-        assert loan is not None
-        return loan
+        self.sender.lend(self.way)
+        assert self.way.loan is not None
+        return self.way.loan
 
 
 @contextmanager
@@ -203,7 +203,8 @@ def test_a_fork_neither_sends_nor_waits_for_a_thread_that_it_does_not_have() -> 
         assert pair.sender.disown() == [pair.sender.epoll.fileno()]
         with pytest.raises(ClientGone):
             pair.way.write(b"more")
-        assert pair.sender.lend(pair.way) is None
+        pair.sender.lend(pair.way)
+        assert pair.way.loan is None
 
 
 def test_without_a_thread_it_waits_for_the_next_block(monkeypatch: Any) -> None:
@@ -213,7 +214,8 @@ def test_without_a_thread_it_waits_for_the_next_block(monkeypatch: Any) -> None:
     with socketpair() as pair:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
-            assert pair.sender.lend(pair.way) is None
+            pair.sender.lend(pair.way)
+            assert pair.way.loan is None
         pair.lend()
 
 
