@@ -46,6 +46,8 @@ class Connection(Incoming):
 
     def finish(self) -> None:
         """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
+        if self.loan is not None:
+            self.take_back()
         if self.body is not None:
             self.drop_body()
         if self.gone:
@@ -168,6 +170,10 @@ class Connection(Incoming):
             self.close()
 
     # For its part as an ``Outgoing``.
+
+    def send_meanwhile(self) -> None:
+        if self.output is not None and self.loan is None and self.state is _RUNNING:
+            self.server.background.lend(self)
 
     def cut_off(self, reason: str) -> ClientGone:
         self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))

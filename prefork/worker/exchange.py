@@ -65,6 +65,9 @@ class Writer(Protocol):
         ``fd`` may be closed when this returns. Raises ``ClientGone``.
         """
 
+    def send_meanwhile(self) -> None:
+        """The application goes on working: send what was kept, without it. Never raises, never blocks."""
+
     def abort(self) -> None:
         """Reset the connection, so that the client can tell: a plain end looks complete on HTTP/1.0.
 

@@ -108,6 +108,7 @@ class Gateway:
             self._fail(response, error)
         close = getattr(body, "close", None)
         if close is not None:
+            writer.send_meanwhile()
             try:
                 close()
             except BaseException as error:

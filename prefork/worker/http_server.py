@@ -18,6 +18,7 @@ from prefork.http.head import HeadLimits
 from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.accepting import Source
+from prefork.worker.background import BackgroundSender
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.entrance import Entrance, entrances
@@ -78,6 +79,7 @@ class HTTPServer(Server):
         self.gateway = gateway
         self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
         self.storage = Storage(limits.memory, limits.spool, temporary.directory(tmp_dir), log)
+        self.background = BackgroundSender(log)
         self.body_memory_bytes = limits.body_memory
         self.response_memory_bytes = limits.response_memory
         self.peers = Peers(proxies or ProxyPolicy(), self.limits)
@@ -302,7 +304,7 @@ class HTTPServer(Server):
 
     def disown(self) -> list[int]:
         self.storage.after_fork()
-        return [*super().disown(), *self.connections]
+        return [*super().disown(), *self.background.disown(), *self.connections]
 
     def server_close(self) -> None:
         for connection in list(self.connections.values()):

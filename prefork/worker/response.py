@@ -77,6 +77,9 @@ class Response:
             self._send_head(None, block)
         elif payload := self._framed(block):
             self._write(payload)
+        else:
+            return
+        self._writer.send_meanwhile()
 
     def send_body(self, body: Iterable[bytes]) -> None:
         """Send what the application returned, and end the response."""
