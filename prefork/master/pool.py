@@ -118,6 +118,14 @@ class Pool:
         """Want so many workers."""
         self._carry_out(self.table.scale(wanted, monotonic()))
 
+    def recycle(self, worker: Worker, reason: str) -> None:
+        """Replace a worker: its successor is ready before it drains."""
+        self._carry_out(self.table.leave(worker, reason, monotonic()))
+
+    @property
+    def mold_pid(self) -> int | None:
+        return self._molds[self.current.number].pid
+
     @property
     def bounds(self) -> Bounds | None:
         """How many workers there may be by the config and by ``scale_by``; None if the number is fixed."""

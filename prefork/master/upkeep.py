@@ -12,6 +12,7 @@ from prefork.log import Log
 from prefork.master.cgroup import memory_use
 from prefork.master.headroom import room_for_workers
 from prefork.master.pool import Pool
+from prefork.master.pressure import Pressure
 from prefork.master.scaling import Scaling
 
 LOOK_S = 0.1
@@ -29,6 +30,7 @@ class Upkeep:
         self._log = log
         self._root = root
         self._scalings: dict[str, Scaling] = {}
+        self._pressure = Pressure(root)
 
     def wake(self, now: float) -> None:
         """Look soon: requests run."""
@@ -41,6 +43,8 @@ class Upkeep:
         living = {pool.name: pool for pool in pools}
         self._scalings = {n: s for n, s in self._scalings.items() if s.pool is living.get(n)}
         waits = [wait_s for pool in pools if (wait_s := self._scale(pool, now, busy)) is not None]
+        if busy and (wait_s := self._pressure.look(pools, now)) is not None:
+            waits.append(wait_s)
         self.next_look = now + min(waits) if waits else None
 
     def _scale(self, pool: Pool, now: float, busy: bool) -> float | None:
@@ -57,5 +61,5 @@ class Upkeep:
 
     def _room(self, pool: Pool) -> int | None:
         memories = [cell.memory for _, cell in pool.serving()]
-        share = 1.0
+        share = pool.current.config.recycle.pressure or 1.0
         return room_for_workers(memory_use(self._root), share, [m for m in memories if m is not None])
