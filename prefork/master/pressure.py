@@ -29,6 +29,7 @@ class Pressure:
     def __init__(self, root: str = "/") -> None:
         self._root = root
         self._next_look = 0.0
+        self._is_limited = True
         self._next_recycling = 0.0
         self._pause_s = FIRST_PAUSE_S
 
@@ -37,9 +38,10 @@ class Pressure:
         if not any(pool.current.config.recycle.pressure for pool in pools):
             return None
         if now < self._next_look:
-            return self._next_look - now
+            return self._next_look - now if self._is_limited else None
         self._next_look = now + LOOK_S
         use = memory_use(self._root)
+        self._is_limited = use is not None
         if use is None:
             return None
         pressed = [pool for pool in pools if 0 < pool.current.config.recycle.pressure < use.share]

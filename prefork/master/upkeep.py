@@ -31,21 +31,25 @@ class Upkeep:
         self._root = root
         self._scalings: dict[str, Scaling] = {}
         self._pressure = Pressure(root)
+        self._stirred = False
+        """Has a request begun, or anything else that matters, since the last look?"""
 
     def wake(self, now: float) -> None:
-        """Look soon: requests run."""
-        if self.next_look is None:
-            self.next_look = now
+        """Look soon: a request has begun, or a pool has other workers."""
+        self._stirred = True
+        self.next_look = now if self.next_look is None else min(self.next_look, now + LOOK_S)
 
     def look(self, pools: Iterable[Pool], now: float, *, busy: bool) -> None:
         """Look at all pools; ``busy``: requests run."""
         pools = list(pools)
         living = {pool.name: pool for pool in pools}
         self._scalings = {n: s for n, s in self._scalings.items() if s.pool is living.get(n)}
-        waits = [wait_s for pool in pools if (wait_s := self._scale(pool, now, busy)) is not None]
-        if busy and (wait_s := self._pressure.look(pools, now)) is not None:
-            waits.append(wait_s)
-        self.next_look = now + min(waits) if waits else None
+        busy = busy or self._stirred
+        self._stirred = False
+        pressure_s = self._pressure.look(pools, now)
+        waits = [pressure_s if busy else None]
+        waits += [self._scale(pool, now, busy) for pool in pools]
+        self.next_look = min((now + wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _scale(self, pool: Pool, now: float, busy: bool) -> float | None:
         """Return after how many seconds to look at the pool again, None for not at all."""
