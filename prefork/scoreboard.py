@@ -137,7 +137,7 @@ class ThreadCell:
         self._shown: bytes | None = None
         self._doorbell = doorbell
         self.current: Any = None
-        """In the worker itself: its object for the request that runs, or ran last. To be set before ``enter``."""
+        """In the worker itself: its object for the request that runs. To be set before ``enter``."""
         self.ident = 0
         """In the worker itself: ``threading.get_ident()`` of the thread."""
 
@@ -170,6 +170,7 @@ class ThreadCell:
         """Publish that the request is over and count it; return how long it took, in nanoseconds."""
         words = self._words
         words[_T_START_NS] = 0
+        self.current = None
         elapsed_ns = monotonic_ns() - start_ns
         words[
             _COUNT_OF_METHOD.get(method, _COUNT_OF_OTHER) + (status // 100 - 1 if 100 <= status < 600 else 4)

@@ -79,7 +79,7 @@ class ThreadCell(Protocol):
     """The scoreboard cell of the thread that runs the application."""
 
     current: Any
-    """The ``Response`` to the request that runs, or ran last. To be set before ``enter``."""
+    """The ``Response`` to the request that runs, None if none does. To be set before ``enter``."""
 
     ident: int
     """``threading.get_ident()`` of the thread."""

@@ -32,6 +32,7 @@ from prefork.worker.lookout import Lookout, Rounds
 from prefork.worker.peers import Peers, peer_name
 from prefork.worker.queueing import Queueing
 from prefork.worker.relay import Relay
+from prefork.worker.request_hooks import Late as LateHook
 from prefork.worker.server import Cell, Log, Server, shown_address
 from prefork.worker.settings import Limits, Timeouts
 from prefork.worker.sharing import Sharing
@@ -134,11 +135,16 @@ class HTTPServer(Server):
         return True
 
     def watch_requests(
-        self, tell_master: TellMaster, *, graceful_s: float, before_exit: Callable[[], None]
+        self,
+        tell_master: TellMaster,
+        hook: LateHook | None = None,
+        *,
+        graceful_s: float,
+        before_exit: Callable[[], None],
     ) -> None:
         """Report slow requests and end the worker for late ones; see ``LateRequests`` for the arguments. To be called
         after ``share_connections`` and before ``serve_forever``."""
-        late = LateRequests(self, tell_master, graceful_s, before_exit)
+        late = LateRequests(self, tell_master, hook, graceful_s, before_exit)
         lookout = Lookout(self.cell.threads, late.slow, late.overdue, lambda: self.handler_failed(-1))
         if self.threads is not None:
             self.rounds = Rounds(self.loop, lookout)

@@ -47,7 +47,7 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
         return None
     due = None if due == NEVER else due
     return Handover(
-        stage, connection.origin, int(connection.sock.family), raw, due, monotonic(), spooled_bytes
+        stage, connection.origin, int(connection.sock.family), raw, due, spooled_bytes, monotonic()
     ), fds
 
 
@@ -84,4 +84,6 @@ def _pack_introduction(introduction: Introduction) -> tuple[Handover, list[int]]
     due = introduction.server.introductions.entries.get(introduction)
     origin = Origin(introduction.entrance.local, introduction.address, "")
     family = int(introduction.sock.family)
-    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due, monotonic()), [introduction.fd]
+    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due, None, monotonic()), [
+        introduction.fd
+    ]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from prefork.http.chunked import LAST_CHUNK, chunk
 from prefork.http.response import EncodedHead, Headers, connection_line, frame
-from prefork.worker.exchange import ClientGone, Request, Writer
+from prefork.http.sender import REQUEST_ID_KEY
+from prefork.worker.exchange import ClientGone, Environ, Request, Writer
 from prefork.worker.files import FileRange, FileWrapper
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class Response:
     _full = False
     """Nothing more will be sent: there is no body, or all of it was; a late ``write()`` does nothing."""
 
-    def __init__(self, gateway: Gateway, request: Request, writer: Writer, request_id: str) -> None:
+    def __init__(self, gateway: Gateway, request: Request, writer: Writer, environ: Environ) -> None:
         self._gateway = gateway
         self.request = request
         self.writer = writer
-        self.request_id = request_id
+        self.environ = environ
+        self.request_id: str = environ[REQUEST_ID_KEY]
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
