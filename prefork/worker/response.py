@@ -81,7 +81,7 @@ class Response:
             self._write(payload)
         else:
             return
-        self._writer.send_meanwhile()
+        self.writer.send_meanwhile()
 
     def send_body(self, body: Iterable[bytes]) -> None:
         """Send what the application returned, and end the response."""
