@@ -30,6 +30,9 @@ class Wire:
             raise ClientGone
         self.sent += data if isinstance(data, bytes) else b"".join(data)
 
+    def send_meanwhile(self) -> None:
+        pass
+
     def abort(self) -> None:
         self.sent += b"<reset>"
 
