@@ -227,7 +227,7 @@ class Pool:
         stack = link.last_words.read()
         link.close()
         write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
-        if worker.reason not in EXPECTED:
+        if exit.exit_status != 0 or worker.reason not in EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()

@@ -213,7 +213,11 @@ class Connection(Incoming):
                     self.whole = received
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
-            threads.submit(self)
+            try:
+                threads.submit(self)
+            except RuntimeError:
+                self.state = _IDLE  # nobody runs it
+                raise
 
     def begin(self) -> bool:
         """Run the request that has waited for a thread; return False if the connection is no longer here."""
