@@ -261,7 +261,7 @@ class Pool:
         link.close()
         facts = write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
-        if worker.reason not in EXPECTED:
+        if exit.exit_status != 0 or worker.reason not in EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()

@@ -213,7 +213,11 @@ class Connection(Incoming):
                     self.whole = received
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
-            threads.submit(self)
+            try:
+                threads.submit(self)
+            except RuntimeError:
+                self.state = _IDLE  # nobody runs it
+                raise
             if server.rounds is not None:
                 server.rounds.begin()
 

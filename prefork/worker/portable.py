@@ -20,7 +20,7 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
     """Return what another worker needs to go on, with the descriptors; None if the connection must stay for now."""
     if isinstance(connection, Introduction):
         return _pack_introduction(connection)
-    if connection.is_private:
+    if connection.is_private or connection.output is not None:
         return None
     server, state = connection.server, connection.state
     stage, raw, due, spooled_bytes = Stage.REQUEST, connection.raw, None, None
