@@ -122,8 +122,7 @@ class LateRequests:
                 self._hooked = threading.Thread(target=self._hook, args=arguments, daemon=True)
                 self._hooked.start()
             return
-        if not answered:
-            connection.reset_on_close()
+        self._leave_incomplete(connection)
         self._hand_over()
         if self._hook is not None:
             self._hook(response.environ, stack, elapsed_ns)
@@ -161,13 +160,18 @@ class LateRequests:
         server = self._server
         still = [connection for connection in self._connections if connection.state is State.RUNNING]
         is_alone = server.open_connections <= len(still) and not (self._hooked and self._hooked.is_alive())
-        if server.draining and (is_alone or monotonic() >= self._leave_at):
+        if server.is_ending and (is_alone or monotonic() >= self._leave_at):
             for connection in still:
-                if not connection.gone:  # it got no 504, and must not look complete
-                    connection.reset_on_close()
+                self._leave_incomplete(connection)
             server.quit()
         else:
             self._check.start(None)
+
+    def _leave_incomplete(self, connection: Connection) -> None:
+        """See that half a response does not look complete when the process ends."""
+        response = connection.cell.current
+        if not connection.gone and (connection.output or response is None or not response.is_complete):
+            connection.reset_on_close()
 
     def _report(self, response: Response, elapsed_ns: int, stack: str, event: str, what: str) -> None:
         connection, head = response.writer, response.request.head

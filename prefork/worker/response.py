@@ -105,6 +105,11 @@ class Response:
             )
         self._full = True
 
+    @property
+    def is_complete(self) -> bool:
+        """Was all of it written?"""
+        return self._full
+
     def send_error(self) -> None:
         """Send a 500 instead of what the application began."""
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
