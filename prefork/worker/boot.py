@@ -88,7 +88,7 @@ def main(birth: Birth) -> int:
             server.watch_requests(
                 orders.tell_late, hooks.late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush
             )
-        watch_over(server, pool.recycle, cell, orders.ask_to_leave, log)
+        watch_over(server, pool, cell, orders.ask_to_leave, log)
         cell.set_state(READY)
         channel.send("ready")
         return _serve(
