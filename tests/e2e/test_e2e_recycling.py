@@ -49,7 +49,9 @@ def test_a_worker_that_has_served_enough_is_replaced_and_nobody_notices(server: 
     idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
     assert read_response(idle)[0] == 200
     with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=4, fresh=2) as load:
-        wait_for(lambda: not any(map(is_alive, first)), "the end of the first workers")
+        wait_for(
+            lambda: all(f"pid {pid}: gone: " in server.log for pid in first), "the end of the first workers"
+        )
     assert load.failures == []
     idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
     assert read_response(idle)[:2] == (200, "hello")
