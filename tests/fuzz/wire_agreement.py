@@ -35,7 +35,7 @@ POLICIES = {
 """The servers that are asked, by the name of their fuzz target."""
 
 _VARYING = re.compile(rb"HTTP/1\.1 100 Continue\r\n\r\n|Date: [^\r]*\r\n")
-_VARYING_KEYS = {"wsgi.errors", "wsgi.input", "wsgi.file_wrapper", REQUEST_ID_KEY}
+_VARYING_KEYS = {"wsgi.errors", "wsgi.input", "wsgi.file_wrapper", "prefork.extend_deadline", REQUEST_ID_KEY}
 
 
 class Record:
