@@ -42,7 +42,7 @@ _H_ASLEEP = 8
 # Words of a cell, before its threads.
 _C_PID, _C_STATE, _C_CONNECTIONS, _C_ACCEPTED, _C_REFUSED, _C_HANDED_OVER = range(6)
 _C_RSS_BYTES, _C_PSS_BYTES, _C_USS_BYTES = range(6, 9)
-_C_ADOPTED = 9
+_C_ADOPTED, _C_WAITING = 9, 10
 
 # Words of a thread.
 _T_START_NS, _T_DEADLINE_NS, _T_SLOW_NS, _T_NATIVE_ID, _T_LINE_BYTES = range(5)
@@ -137,7 +137,7 @@ class ThreadCell:
         self._shown: bytes | None = None
         self._doorbell = doorbell
         self.current: Any = None
-        """In the worker itself: its object for the request that runs, or ran last. To be set before ``enter``."""
+        """In the worker itself: its object for the request that runs. To be set before ``enter``."""
         self.ident = 0
         """In the worker itself: ``threading.get_ident()`` of the thread."""
 
@@ -170,6 +170,7 @@ class ThreadCell:
         """Publish that the request is over and count it; return how long it took, in nanoseconds."""
         words = self._words
         words[_T_START_NS] = 0
+        self.current = None
         elapsed_ns = monotonic_ns() - start_ns
         words[
             _COUNT_OF_METHOD.get(method, _COUNT_OF_OTHER) + (status // 100 - 1 if 100 <= status < 600 else 4)
@@ -295,6 +296,15 @@ class Cell:
     @property
     def open_connections(self) -> int:
         return self._words[_C_CONNECTIONS]
+
+    @property
+    def waiting(self) -> int:
+        """How many requests waited at the end of some turn of its loop; only a pool that scales has it written."""
+        return self._words[_C_WAITING]
+
+    @waiting.setter
+    def waiting(self, count: int) -> None:
+        self._words[_C_WAITING] = count
 
     @property
     def memory(self) -> Memory | None:

@@ -22,22 +22,28 @@ _SOURCE_BYTES = 1 << 20
 
 def stack_of_thread(ident: int) -> str:
     """Return the stack of a thread of this process by its ``threading.get_ident()``; "" if it has none."""
-    kept: list[list[str]] = []
+    frames = _frames(ident)  # all of them first: reading a file lets the thread go on
+    lines = ["  ..."] if len(frames) > MOST_FRAMES else []
+    for file, number, name in reversed(frames[:MOST_FRAMES]):
+        lines.append(marked(file, f'File "{file}", line {number}, in {name}'))
+        if source := _source(file, number):
+            lines.append(f"      {source}")
+    return "\n".join(lines)
+
+
+def _frames(ident: int) -> list[tuple[str, int, str]]:
+    """Return file, line and name of each call, innermost first, up to where prefork called the application."""
+    found: list[tuple[str, int, str]] = []
     in_application = False
     frame: FrameType | None = sys._current_frames().get(ident)
-    while frame is not None:
-        file, number = frame.f_code.co_filename, frame.f_lineno or 0
+    while frame is not None and len(found) <= MOST_FRAMES:
+        file = frame.f_code.co_filename
         if in_application and is_ours(file):
-            break  # from here outwards it is we who have called
-        if len(kept) == MOST_FRAMES:
-            kept.append(["  ..."])
             break
         in_application = in_application or not is_machinery(file)
-        source = _source(file, number)
-        line = marked(file, f'File "{file}", line {number}, in {frame.f_code.co_name}')
-        kept.append([line, *([f"      {source}"] if source else [])])
+        found.append((file, frame.f_lineno or 0, frame.f_code.co_name))
         frame = frame.f_back
-    return "\n".join(line for lines in reversed(kept) for line in lines)
+    return found
 
 
 def stack_of_dump(text: str) -> str:

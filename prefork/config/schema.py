@@ -258,11 +258,11 @@ class Pool:
                 "worker_exit",
                 "request_started",
                 "request_finished",
+                "deadline",
                 "server_ready",
                 "worker_gone",
                 "server_exit",
             ),
-            later=("deadline",),
         ),
         "Callables that are told what happens.",
     )

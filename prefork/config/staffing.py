@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from prefork.config.composites import REQUIRED, key
 from prefork.config.kinds import Integer
@@ -46,4 +45,9 @@ class Recycle:
         Size(MIB, 1024 * 1024 * MIB, or_zero=True),
         "When it uses more memory that it shares with nobody (USS). 0: never.",
     )
-    LATER: ClassVar = ("pressure",)
+    pressure: float = key(
+        "90%",
+        Share(),
+        "When the memory of the control group, without inactive file pages, is above this share of its limit: the "
+        "worker that uses most, one every few seconds. 0: never.",
+    )

@@ -51,6 +51,10 @@ class Molds:
         )
         self._keepers[generation.number].start()
 
+    def pid_of(self, number: int) -> int | None:
+        """Return the process of a generation's mold, None if there is none now."""
+        return self._keepers[number].pid
+
     def retry(self, number: int) -> None:
         """Have a mold that failed load the application again, after a while."""
         self._keepers[number].retry()

@@ -17,6 +17,7 @@ _WHY = {
     "recycled-requests": "it has served recycle.requests",
     "recycled-lifetime": "it has lived for recycle.lifetime",
     "recycled-memory": "it used more than recycle.memory",
+    "recycled-pressure": "it was the biggest when memory was beyond recycle.pressure",
     "stop": "the server stops",
     "quick-stop": "the server stops at once",
     "boot-timeout": "it did not get ready within timeouts.boot",
@@ -29,7 +30,15 @@ _WHY = {
 }
 OF_WORKERS = frozenset({"asked", "recycled-requests", "recycled-lifetime", "recycled-memory"})
 """Reasons for which a worker asks to be replaced."""
-EXPECTED = OF_WORKERS | {"retired", "scaled", "stop", "quick-stop", "rolled-back", "not-started"}
+EXPECTED = OF_WORKERS | {
+    "recycled-pressure",
+    "retired",
+    "scaled",
+    "stop",
+    "quick-stop",
+    "rolled-back",
+    "not-started",
+}
 """Reasons that need no attention if the worker also exits with status 0, or if nobody waited for that."""
 
 

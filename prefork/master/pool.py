@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Channel, ChannelClosed, Message
-from prefork.config import WorkerRange
 from prefork.log import Log
 from prefork.master.errands import Errands
 from prefork.master.failure import told
+from prefork.master.floor import Floor
 from prefork.master.generation import Generation
 from prefork.master.living_stacks import ask_stack
 from prefork.master.molds import Means, Molds
@@ -67,9 +67,7 @@ class Pool:
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
         self._closing = False
-        self._floor: int | None = None
-        """What ``scale_by`` was last asked for, until the next reload."""
-        self._floor_before: int | None = None
+        self._floor = Floor()
         errands = Errands(self.name, means.loop, means.log, self._order_hook, self._farewell)
         self._hooks = PoolHooks(lambda: self.current.config, errands)
 
@@ -99,30 +97,38 @@ class Pool:
         """Give a generation up; the one before goes on."""
         self._molds.dismiss(failed)
         if self.table.plan.generation == failed:
-            self._floor = self._floor_before
+            self._floor.restore()
         self._carry_out(self.table.roll_back(monotonic()))
         self._forget_generations()
 
     def scale_by(self, difference: int) -> int:
         """Want more or fewer workers until the next reload; return how many are wanted now.
 
-        A pool that scales itself has no fewer from now on, and never fewer than its ``min``.
+        A pool that scales itself has no fewer from now on.
         """
-        span = self.current.config.workers
-        least = span.min if isinstance(span, WorkerRange) else 1
-        self._floor = max(least, min(self.table.wanted + difference, self.current.most_workers))
-        self.scale_to(self._floor)
-        return self._floor
+        wanted = self._floor.ask(
+            self.current.config, self.table.wanted + difference, self.current.most_workers
+        )
+        self.scale_to(wanted)
+        return wanted
 
     def scale_to(self, wanted: int) -> None:
         """Want so many workers."""
         self._carry_out(self.table.scale(wanted, monotonic()))
 
+    def recycle(self, worker: Worker, reason: str) -> None:
+        """Replace a worker: its successor is ready before it drains."""
+        self._carry_out(self.table.leave(worker, reason, monotonic()))
+
     @property
     def bounds(self) -> Bounds | None:
-        """How many workers there may be by the config and by ``scale_by``; None if the number is fixed."""
-        span, floor = self.current.config.workers, self._floor or 0
-        return Bounds(max(span.min, floor), max(span.max, floor)) if isinstance(span, WorkerRange) else None
+        """How many workers there may be; None if the number is fixed."""
+        return self._floor.bounds(self.current.config)
+
+    @property
+    def mold_pid(self) -> int | None:
+        """The process from which workers are forked now."""
+        return self._molds.pid_of(self.current.number)
 
     def serving(self) -> Iterator[tuple[Worker, Cell]]:
         """Yield each worker that serves and is to stay, with its cell."""
@@ -195,7 +201,7 @@ class Pool:
     def mold_ready(self, generation: int) -> None:
         now = monotonic()
         if generation > self.table.plan.generation:
-            self._floor_before, self._floor = self._floor, None
+            self._floor.forget()
             plan = self.generations[generation].plan(self.table.wanted)
             self._carry_out(self.table.begin(plan, now))
         else:
@@ -255,7 +261,7 @@ class Pool:
         link.close()
         facts = write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
-        if worker.reason not in EXPECTED:
+        if exit.exit_status != 0 or worker.reason not in EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()

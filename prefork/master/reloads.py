@@ -11,12 +11,14 @@ from typing import Protocol
 from prefork.config import Loaded, needs_restart
 from prefork.errors import PreforkError
 from prefork.log import Log
+from prefork.master.cgroup import memory_use
 from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.loop import Loop
 from prefork.master.notify import Notifier
 from prefork.master.pool import Pool
 from prefork.master.reload import Reload, Tools
+from prefork.master.surge import fit
 
 
 class Master(Tools, Protocol):
@@ -124,6 +126,9 @@ class Reloads:
                 self._log.warning(
                     "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
                 )
+            config, complaint = fit(config, self._estate.pools, memory_use())
+            if complaint:
+                self._log.warning("reload-one-by-one", complaint)
             self._current = Reload(self._estate, config, self._last_generation, self._master)
             self._current.start()
         except Exception as error:  # an OSError says that there are no more descriptors, processes or memory

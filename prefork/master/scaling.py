@@ -17,6 +17,9 @@ from prefork.master.scaling_rule import ScalingRule, Sight
 from prefork.process import cpu_time_ns
 from prefork.scoreboard import Cell
 
+SATURATED = 0.8
+"""What waits in a worker's own sockets counts if it has worked for this share of the time: else it just came."""
+
 
 class _Trace(NamedTuple):
     """What a worker had done at some instant."""
@@ -82,7 +85,7 @@ class Scaling:
 
     def _see(self) -> Sight:
         pool = self.pool
-        idle, work = 0, 0.0
+        idle, work, queued = 0, 0.0, pool.relay.waiting()
         traces: dict[int, _Trace] = {}
         for worker, cell in pool.serving():
             trace = traces[worker.id] = _trace(worker, cell)
@@ -91,9 +94,11 @@ class Scaling:
                 idle += not all(start_ns for start_ns, _ in trace.pulses)
             else:
                 idle += trace.was_idle_since(before)
-                work += trace.work_since(before)
+                done = trace.work_since(before)
+                work += done
+                if done >= SATURATED and trace.pulses != before.pulses:
+                    queued += cell.waiting
         self._traces = traces
-        queued = pool.relay.waiting()
         for listener in pool.current.listeners:
             depth = queue_depth(listener)
             queued += depth[0] if depth else 0

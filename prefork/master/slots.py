@@ -12,7 +12,8 @@ has not been told to go. All that makes workers change places is one rule, appli
   when its slot is filled by one that is *ready*. While a reload is not committed nobody is retired before the
   gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
 - no more workers live at once than ``wanted + batch``, unless a slot is empty; with those that are leaving
-  no more than a quarter of the pool, at least one, change places at a time.
+  no more than a quarter of the pool, at least one, change places at a time;
+- no more workers live at all than twice the wanted, a batch and a few: those that end take their time.
 
 A reload changes the plan, a rollback changes it back; a recycled worker is one that is leaving.
 """
@@ -39,6 +40,9 @@ from prefork.master.worker_states import ABORT_S, ACTIVE, REKILL_S, Event, React
 
 MOST_FAILURES_ON_TRIAL = 3
 """A new generation whose workers die this often in one slot, though they got ready, is given up."""
+
+MOST_STUCK = 8
+"""So many workers may hang in the kernel, where no signal ends them, before slots stay empty for it."""
 
 _FAULTS = frozenset({"boot-timeout", "spawn-failed"})
 """Reasons for which the master ended a worker that are the worker's own fault."""
@@ -272,11 +276,14 @@ class SlotTable:
         peak = self.wanted if self._previous is None else max(self.wanted, self._wanted_before)
         allowance = peak + self.plan.batch - len(self.workers)
         held_back = max(0, self.plan.batch - leavers_at_once(self.wanted))
+        most = min(self.plan.cells, 2 * peak + self.plan.batch + MOST_STUCK)
         for index in range(self.wanted):
+            if len(self.workers) >= most:
+                break
             occupants = list(self._in_slot(index))
             if any(self._is_wanted(worker) and worker.fills for worker in occupants):
                 continue
-            replaced = [worker for worker in occupants if worker.state in ACTIVE]
+            replaced = [w for w in occupants if w.state in ACTIVE and w.reason != _LATE]
             room = allowance - (held_back if any(worker.leaving for worker in replaced) else 0)
             if not self._backoff(index).is_over(now) or (replaced and room <= 0):
                 continue

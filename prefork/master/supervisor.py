@@ -74,7 +74,7 @@ class Supervisor:
             listens = [listen for pool in config.pools for listen in pool.listen]
             self._estate.listeners = open_at_start(listens, self._activation, self._log)
             self._loop.watch(signals.fileno(), lambda: self._on_signals(signals.received()))
-            self._loop.watch(self._requests.doorbell, self._requests.rung)
+            self._loop.watch(self._requests.doorbell, self._rung)
             self._boot()
             while not self._is_over():
                 self._turn()
@@ -134,6 +134,10 @@ class Supervisor:
                 self._upkeep.wake(now)
         if self._upkeep.next_look is not None and self._upkeep.next_look <= now:
             self._upkeep.look(self._pools(), now, busy=not self._requests.is_asleep)
+
+    def _rung(self) -> None:
+        self._requests.rung()
+        self._upkeep.wake(monotonic())
 
     def _is_over(self) -> bool:
         self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]

@@ -12,6 +12,7 @@ from prefork.log import Log
 from prefork.master.cgroup import memory_use
 from prefork.master.headroom import room_for_workers
 from prefork.master.pool import Pool
+from prefork.master.pressure import Pressure
 from prefork.master.scaling import Scaling
 
 LOOK_S = 0.1
@@ -29,19 +30,26 @@ class Upkeep:
         self._log = log
         self._root = root
         self._scalings: dict[str, Scaling] = {}
+        self._pressure = Pressure(root)
+        self._stirred = False
+        """Has a request begun, or anything else that matters, since the last look?"""
 
     def wake(self, now: float) -> None:
-        """Look soon: requests run."""
-        if self.next_look is None:
-            self.next_look = now
+        """Look soon: a request has begun, or a pool has other workers."""
+        self._stirred = True
+        self.next_look = now if self.next_look is None else min(self.next_look, now + LOOK_S)
 
     def look(self, pools: Iterable[Pool], now: float, *, busy: bool) -> None:
         """Look at all pools; ``busy``: requests run."""
         pools = list(pools)
         living = {pool.name: pool for pool in pools}
         self._scalings = {n: s for n, s in self._scalings.items() if s.pool is living.get(n)}
-        waits = [wait_s for pool in pools if (wait_s := self._scale(pool, now, busy)) is not None]
-        self.next_look = now + min(waits) if waits else None
+        busy = busy or self._stirred
+        self._stirred = False
+        pressure_s = self._pressure.look(pools, now)
+        waits = [pressure_s if busy else None]
+        waits += [self._scale(pool, now, busy) for pool in pools]
+        self.next_look = min((now + wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _scale(self, pool: Pool, now: float, busy: bool) -> float | None:
         """Return after how many seconds to look at the pool again, None for not at all."""
@@ -57,5 +65,5 @@ class Upkeep:
 
     def _room(self, pool: Pool) -> int | None:
         memories = [cell.memory for _, cell in pool.serving()]
-        share = 1.0
+        share = pool.current.config.recycle.pressure or 1.0
         return room_for_workers(memory_use(self._root), share, [m for m in memories if m is not None])

@@ -85,8 +85,10 @@ def main(birth: Birth) -> int:
         else:
             server.use_relay(relay)
         if isinstance(server, HTTPServer) and any(time_limits(pool).all_s()):
-            server.watch_requests(orders.tell_late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush)
-        watch_over(server, pool.recycle, cell, orders.ask_to_leave, log)
+            server.watch_requests(
+                orders.tell_late, hooks.late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush
+            )
+        watch_over(server, pool, cell, orders.ask_to_leave, log)
         cell.set_state(READY)
         channel.send("ready")
         return _serve(

@@ -46,6 +46,8 @@ class Connection(Incoming):
 
     def finish(self) -> None:
         """Take the connection back after a response, to ``keep`` it or to close it once all is sent."""
+        if self.loan is not None:
+            self.take_back()
         if self.body is not None:
             self.drop_body()
         if self.gone:
@@ -169,6 +171,10 @@ class Connection(Incoming):
 
     # For its part as an ``Outgoing``.
 
+    def send_meanwhile(self) -> None:
+        if self.output is not None and self.loan is None and self.state is _RUNNING:
+            self.server.background.lend(self)
+
     def cut_off(self, reason: str) -> ClientGone:
         self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))
         return super().cut_off(reason)
@@ -207,7 +213,11 @@ class Connection(Incoming):
                     self.whole = received
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
-            threads.submit(self)
+            try:
+                threads.submit(self)
+            except RuntimeError:
+                self.state = _IDLE  # nobody runs it
+                raise
             if server.rounds is not None:
                 server.rounds.begin()
 

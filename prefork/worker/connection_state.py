@@ -25,6 +25,20 @@ on: when a RUNNING connection becomes readable, or is hung up, the loop takes it
 touching it (or it would be told again and again), and ``finish`` puts it back. One field may cross:
 ``request.keep_alive``, which a drain turns off while the application runs; nothing depends on who is faster.
 
+When the application goes on working and the socket has not taken all, the thread of a RUNNING connection lends what
+is kept, and the way to the socket, to the background sender (``Outgoing.loan``, see ``background``), and takes it back
+before it writes or aborts; ``finish`` does so for the response that has ended. Meanwhile all it may read is that
+``output`` was there. What can happen then:
+
+- *The sender is in the middle of a turn.* Taking back waits for its end; it never waits for the client.
+- *It has sent all, or the client is gone.* It drops the output and watches the socket no more; the loan stands until
+  it is taken back, and the next write finds ``gone``.
+- *It has seen the socket ready, and the loan was taken back since.* Each loan has a lock of its own, that its end
+  takes for ever. The descriptor is out of the sender's epoll by then, so that its number may be used again.
+- *The application forks.* The sender may hold that lock, and be halfway through the output, in a child where it does
+  not exist. Everything that is lent is gone there: the parent sends it.
+- *The client takes nothing.* No deadline runs while the application works; ``send`` begins in FLUSHING.
+
 A state changes before the call that makes it true returns to the loop, and every handler checks the state. So
 an event that is older than the state, or belongs to an earlier socket of the same number, does no harm.
 

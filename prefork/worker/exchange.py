@@ -65,6 +65,9 @@ class Writer(Protocol):
         ``fd`` may be closed when this returns. Raises ``ClientGone``.
         """
 
+    def send_meanwhile(self) -> None:
+        """The application goes on working: send what was kept, without it. Never raises, never blocks."""
+
     def abort(self) -> None:
         """Reset the connection, so that the client can tell: a plain end looks complete on HTTP/1.0.
 
@@ -76,7 +79,7 @@ class ThreadCell(Protocol):
     """The scoreboard cell of the thread that runs the application."""
 
     current: Any
-    """The ``Response`` to the request that runs, or ran last. To be set before ``enter``."""
+    """The ``Response`` to the request that runs, None if none does. To be set before ``enter``."""
 
     ident: int
     """``threading.get_ident()`` of the thread."""

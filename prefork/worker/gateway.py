@@ -93,7 +93,7 @@ class Gateway:
         # A root path that a proxy has told is not in the path.
         if self._root_path and "SCRIPT_NAME" not in head.environ:
             self._strip_root(environ)
-        response = Response(self, request, writer, environ[REQUEST_ID_KEY])
+        response = Response(self, request, writer, environ)
         body: Iterable[bytes] | None = None
         cell.current = response
         deadline_ns, slow_ns = self._deadline_ns, self._slow_ns
@@ -108,6 +108,7 @@ class Gateway:
             self._fail(response, error)
         close = getattr(body, "close", None)
         if close is not None:
+            writer.send_meanwhile()
             try:
                 close()
             except BaseException as error:
@@ -206,17 +207,16 @@ class Gateway:
             answer = answer[:head_bytes]
         if self._access is not None:
             elapsed_ns = monotonic_ns() - start_ns
-            environ = {**request.base, **head.environ, REQUEST_ID_KEY: response.request_id}
             entry = AccessEntry(
-                environ["REMOTE_ADDR"],
+                head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),
                 head.method,
                 head.target,
-                environ["SERVER_PROTOCOL"],
+                head.environ["SERVER_PROTOCOL"],
                 504,
                 len(answer) - head_bytes,
                 time() - elapsed_ns / 1e9,
                 elapsed_ns,
-                environ,
+                response.environ,
             )
             self._access.record(entry)
         return answer

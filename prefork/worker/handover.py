@@ -50,10 +50,10 @@ class Handover(NamedTuple):
     raw: bytes
     due: float | None
     """The instant (``time.monotonic()``, the same in all processes) at which its present deadline ends."""
-    sent_at: float
-    """The instant (as above) at which it went into the relay."""
     spooled_bytes: int | None = None
     """Size of the part of the body that is in a file, which is the second descriptor; then none of it is in ``raw``."""
+    sent_at: float = 0.0
+    """The instant (as above) at which it went into the relay."""
 
     @property
     def is_idle(self) -> bool:
@@ -71,8 +71,8 @@ class Handover(NamedTuple):
             client,
             self.origin.peer,
             self.due,
-            self.sent_at,
             self.spooled_bytes,
+            self.sent_at,
         ]
         return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n" + self.raw
 
@@ -83,6 +83,6 @@ def decode(message: bytes) -> Handover:
     fields = json.loads(line)
     if fields[0] != VERSION:
         raise ValueError(f"a connection was handed over in version {fields[0]!r}, this is {VERSION}")
-    _, stage, family, local, client, peer, due, sent_at, spooled_bytes = fields
+    _, stage, family, local, client, peer, due, spooled_bytes, sent_at = fields
     origin = Origin((local[0], local[1]), "" if client is None else tuple(client), peer)
-    return Handover(Stage(stage), origin, family, raw, due, sent_at, spooled_bytes)
+    return Handover(Stage(stage), origin, family, raw, due, spooled_bytes, sent_at)

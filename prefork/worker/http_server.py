@@ -18,6 +18,7 @@ from prefork.http.head import HeadLimits
 from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.accepting import Source
+from prefork.worker.background import BackgroundSender
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.entrance import Entrance, entrances
@@ -31,6 +32,7 @@ from prefork.worker.lookout import Lookout, Rounds
 from prefork.worker.peers import Peers, peer_name
 from prefork.worker.queueing import Queueing
 from prefork.worker.relay import Relay
+from prefork.worker.request_hooks import Late as LateHook
 from prefork.worker.server import Cell, Log, Server, shown_address
 from prefork.worker.settings import Limits, Timeouts
 from prefork.worker.sharing import Sharing
@@ -78,6 +80,7 @@ class HTTPServer(Server):
         self.gateway = gateway
         self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
         self.storage = Storage(limits.memory, limits.spool, temporary.directory(tmp_dir), log)
+        self.background = BackgroundSender(log)
         self.body_memory_bytes = limits.body_memory
         self.response_memory_bytes = limits.response_memory
         self.peers = Peers(proxies or ProxyPolicy(), self.limits)
@@ -132,11 +135,16 @@ class HTTPServer(Server):
         return True
 
     def watch_requests(
-        self, tell_master: TellMaster, *, graceful_s: float, before_exit: Callable[[], None]
+        self,
+        tell_master: TellMaster,
+        hook: LateHook | None = None,
+        *,
+        graceful_s: float,
+        before_exit: Callable[[], None],
     ) -> None:
         """Report slow requests and end the worker for late ones; see ``LateRequests`` for the arguments. To be called
         after ``share_connections`` and before ``serve_forever``."""
-        late = LateRequests(self, tell_master, graceful_s, before_exit)
+        late = LateRequests(self, tell_master, hook, graceful_s, before_exit)
         lookout = Lookout(self.cell.threads, late.slow, late.overdue, lambda: self.handler_failed(-1))
         if self.threads is not None:
             self.rounds = Rounds(self.loop, lookout)
@@ -302,7 +310,7 @@ class HTTPServer(Server):
 
     def disown(self) -> list[int]:
         self.storage.after_fork()
-        return [*super().disown(), *self.connections]
+        return [*super().disown(), *self.background.disown(), *self.connections]
 
     def server_close(self) -> None:
         for connection in list(self.connections.values()):

@@ -158,7 +158,7 @@ class Incoming(Outgoing):
         if body.feed(data[end:]):
             if body.rest:
                 self.hold(body.rest)
-            will_wait = server.threads is not None and server.threads.full
+            will_wait = self._will_wait()
             if will_wait:
                 body.head_bytes = data[:end]
             self.run(head, body.take(will_wait), b"" if spool else data)
@@ -169,6 +169,11 @@ class Incoming(Outgoing):
         self.state = _BODY
         self.watch(self.on_readable)
         self.server.body.start(self)
+
+    def _will_wait(self) -> bool:
+        """Will a request that is complete now wait for a thread?"""
+        threads = self.server.threads
+        return threads is not None and threads.full
 
     def _invite(self) -> None:
         """Tell a client to send the body for which it waits to be asked."""
@@ -181,18 +186,18 @@ class Incoming(Outgoing):
         body = self.body
         assert body is not None
         try:
-            complete = body.feed(data)
+            if not body.feed(data):
+                self.server.body.start(self)
+                return
             if body.rest:
                 self.hold(body.rest)
+            whole = body.take(self._will_wait())
         except BadRequest as refusal:
             self.server.body.stop(self, None)
             self.refuse(refusal.status, refusal.reason, body.head.request_line)
             return
-        if not complete:
-            self.server.body.start(self)
-            return
         self.server.body.stop(self, None)
-        self.run(body.head, body.take(), b"")
+        self.run(body.head, whole, b"")
 
     def drop_body(self) -> None:
         """Free the body: the application has had it, or never will."""

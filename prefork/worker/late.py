@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import threading
 from collections.abc import Callable
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,7 @@ from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ClientGone, WatchedCell
+from prefork.worker.request_hooks import Late as LateHook
 from prefork.worker.server import shown_address
 
 if TYPE_CHECKING:
@@ -72,9 +74,16 @@ class LateRequests:
     """Ends ``server`` for the sake of a late request; after ``graceful_s`` also if others still run."""
 
     def __init__(
-        self, server: HTTPServer, tell_master: TellMaster, graceful_s: float, before_exit: Callable[[], None]
+        self,
+        server: HTTPServer,
+        tell_master: TellMaster,
+        hook: LateHook | None,
+        graceful_s: float,
+        before_exit: Callable[[], None],
     ) -> None:
         """``before_exit`` is called when the process is about to end without further ceremony."""
+        self._hook = hook
+        self._hooked: threading.Thread | None = None
         self._server = server
         self._tell_master = tell_master
         self._before_exit = before_exit
@@ -95,23 +104,28 @@ class LateRequests:
         late = response.late = Late()
         answered = late.answer(response, lambda: self._answer(connection, response, start_ns))
         elapsed_ns = monotonic_ns() - start_ns
-        outcome = "answered 504" if answered else "its response had begun and is cut"
+        outcome = "was answered 504" if answered else "its response had begun"
         self._report(
             response,
             elapsed_ns,
             stack,
             "request-deadline",
-            f"passed its deadline, {outcome}: it has been running",
+            f"passed its deadline: {outcome}, it has been running",
         )
         line = response.request.head.request_line.decode("latin-1")
         self._tell_master(line, elapsed_ns / 1e9, drains=server.threads is not None)
-        if not answered:
-            connection.reset_on_close()
         if server.threads is not None:
             cell.end(start_ns)
             self._drain(connection)
+            if self._hook is not None:  # which may take longer than the others have time
+                arguments = (response.environ, stack, elapsed_ns)
+                self._hooked = threading.Thread(target=self._hook, args=arguments, daemon=True)
+                self._hooked.start()
             return
+        self._leave_incomplete(connection)
         self._hand_over()
+        if self._hook is not None:
+            self._hook(response.environ, stack, elapsed_ns)
         status = 504 if answered else response.encoded.code if response.encoded else 500
         cell.leave(response.request.head.method, status, start_ns, response.sent_bytes)
         self._before_exit()
@@ -144,11 +158,20 @@ class LateRequests:
 
     def _leave_if_alone(self) -> None:
         server = self._server
-        still = sum(connection.state is State.RUNNING for connection in self._connections)
-        if server.draining and (server.open_connections <= still or monotonic() >= self._leave_at):
+        still = [connection for connection in self._connections if connection.state is State.RUNNING]
+        is_alone = server.open_connections <= len(still) and not (self._hooked and self._hooked.is_alive())
+        if server.is_ending and (is_alone or monotonic() >= self._leave_at):
+            for connection in still:
+                self._leave_incomplete(connection)
             server.quit()
         else:
             self._check.start(None)
+
+    def _leave_incomplete(self, connection: Connection) -> None:
+        """See that half a response does not look complete when the process ends."""
+        response = connection.cell.current
+        if not connection.gone and (connection.output or response is None or not response.is_complete):
+            connection.reset_on_close()
 
     def _report(self, response: Response, elapsed_ns: int, stack: str, event: str, what: str) -> None:
         connection, head = response.writer, response.request.head

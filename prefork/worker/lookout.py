@@ -124,11 +124,11 @@ class Rounds:
         self._lookout = lookout
         self._absence = Absence()
         self._round: Deadlines[None] = loop.deadlines(ROUND_S, lambda _: self._look())
-        self._may_begin = self._round.entries
+        self._runs = self._round.entries
 
     def begin(self) -> None:
         """A request has been given to a thread."""
-        if not self._may_begin:
+        if not self._runs:
             self._wait_until(0)
 
     def _look(self) -> None:

@@ -17,10 +17,14 @@ from math import inf
 from socket import MSG_DONTWAIT, MSG_MORE
 from termios import TIOCOUTQ
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from prefork.worker.exchange import ClientGone
 from prefork.worker.pending import VECTOR, Pending
 from prefork.worker.storage import Storage
+
+if TYPE_CHECKING:
+    from prefork.worker.background import Loan
 
 _JOIN_BYTES = 64 * 1024
 """Up to here copying the pieces into one is cheaper than a vectored write."""
@@ -39,7 +43,7 @@ class Outgoing:
     All bytes leave by ``sock.send``, ``send_pieces`` and ``send_file``: what they are wrapped in is decided there.
     """
 
-    __slots__ = ("gone", "memory_bytes", "output", "patience_s", "send_timeout_s", "sock", "storage")
+    __slots__ = ("gone", "loan", "memory_bytes", "output", "patience_s", "send_timeout_s", "sock", "storage")
 
     def __init__(
         self, sock: socket.socket, storage: Storage, memory_bytes: int, send_timeout_s: float
@@ -50,6 +54,8 @@ class Outgoing:
         self.send_timeout_s = send_timeout_s
         self.output: Pending | None = None
         """What waits for the socket; None in the ordinary case that nothing ever had to."""
+        self.loan: Loan | None = None
+        """While it is there, ``output`` is the background sender's, and may have become None; see ``background``."""
         self.patience_s = PATIENCE_S
         """What is left of it, on this connection."""
         self.gone = False
@@ -67,7 +73,8 @@ class Outgoing:
                 self._write_pieces(data)
                 return
             data = b"".join(data)
-        if self._is_blocked():
+        # The ordinary case is spared the call.
+        if (self.output is not None or self.loan is not None or self.gone) and self._is_blocked():
             self._keep(data)
             return
         try:
@@ -84,6 +91,7 @@ class Outgoing:
 
         ``fd`` may be closed at once: the file is kept open under a descriptor of ours. Raises ``ClientGone``.
         """
+        self.take_back()
         if self.gone:
             raise ClientGone("the connection is gone")
         try:
@@ -102,6 +110,17 @@ class Outgoing:
         self.output.add(head, self.memory_bytes)
         self.output.add_file(copy, offset, count)
         self.flush()
+
+    def send_meanwhile(self) -> None:
+        """Have what is kept sent while the application works; the next call of another method ends that."""
+
+    def take_back(self) -> None:
+        """End the loan, if there is one: what is kept is ours alone again."""
+        if (loan := self.loan) is not None:
+            self.loan = (
+                None  # First: ending it twice, after an exception of a signal handler, would not return.
+            )
+            loan.end()
 
     def flush(self) -> bool:
         """Give the socket what it takes of the kept output, or a good part; return whether it took any.
@@ -163,6 +182,7 @@ class Outgoing:
 
     def abort(self) -> None:
         """Drop what is kept, and have the close reset the connection, so that nothing looks complete."""
+        self.take_back()
         self.gone = True
         self.drop_output()
         self.reset_on_close()
@@ -214,6 +234,8 @@ class Outgoing:
 
     def _is_blocked(self) -> bool:
         """Return whether something has to be sent before anything else. Raises ``ClientGone``."""
+        if self.loan is not None:
+            self.take_back()
         if self.gone:
             raise ClientGone("the connection is gone")
         if self.output is not None:

@@ -20,7 +20,7 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
     """Return what another worker needs to go on, with the descriptors; None if the connection must stay for now."""
     if isinstance(connection, Introduction):
         return _pack_introduction(connection)
-    if connection.is_private:
+    if connection.is_private or connection.output is not None:
         return None
     server, state = connection.server, connection.state
     stage, raw, due, spooled_bytes = Stage.REQUEST, connection.raw, None, None
@@ -47,7 +47,7 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
         return None
     due = None if due == NEVER else due
     return Handover(
-        stage, connection.origin, int(connection.sock.family), raw, due, monotonic(), spooled_bytes
+        stage, connection.origin, int(connection.sock.family), raw, due, spooled_bytes, monotonic()
     ), fds
 
 
@@ -84,4 +84,6 @@ def _pack_introduction(introduction: Introduction) -> tuple[Handover, list[int]]
     due = introduction.server.introductions.entries.get(introduction)
     origin = Origin(introduction.entrance.local, introduction.address, "")
     family = int(introduction.sock.family)
-    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due, monotonic()), [introduction.fd]
+    return Handover(Stage.INTRODUCTION, origin, family, introduction.raw, due, None, monotonic()), [
+        introduction.fd
+    ]

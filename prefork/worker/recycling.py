@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from prefork.config import Recycle
+from prefork.config import Pool, WorkerRange
 from prefork.scoreboard import Cell
+from prefork.worker.backlog import Backlog
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.memory import InTheLoop, MemoryWatch
 from prefork.worker.server import Log, Server
@@ -58,8 +59,10 @@ class Recycling:
             self._log.info("worker-recycling", f"asks to be replaced: {why}", reason=reason)
 
 
-def watch_over(server: Server, recycle: Recycle, cell: Cell, ask: Callable[[str], bool], log: Log) -> None:
-    """Have the worker of a ``cell`` measure its memory, and ask for a successor when ``recycle`` says so."""
+def watch_over(server: Server, pool: Pool, cell: Cell, ask: Callable[[str], bool], log: Log) -> None:
+    """Have a worker publish what the master decides by, and ask for a successor when ``recycle`` says so."""
+
+    recycle = pool.recycle
 
     def served() -> int:
         counts = cell.counts()
@@ -79,6 +82,8 @@ def watch_over(server: Server, recycle: Recycle, cell: Cell, ask: Callable[[str]
     calls = [] if server.do_chore(memory.look) else [InTheLoop(server.loop, memory).turn]
     if recycle.requests or recycle.lifetime or recycle.memory:
         calls.append(made.look)
+    if isinstance(pool.workers, WorkerRange):
+        calls.append(Backlog(server, cell).turn)
 
     def before_turn() -> None:
         for call in calls:

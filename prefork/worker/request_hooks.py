@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prefork.hooks import Hooks, Reporter, RequestFinished, RequestStarted
+from prefork.hooks import Deadline, Hooks, Reporter, RequestFinished, RequestStarted
 from prefork.worker.exchange import Environ
 
 Started = Callable[[Environ], None]
 Finished = Callable[[Environ, int, int, int], None]
 """Gets the environ, the status, the bytes of the body that were sent, and the nanoseconds that it took."""
+
+Late = Callable[[Environ, str, int], None]
+"""Gets the environ, the stack, and the nanoseconds that the request has been running."""
 
 
 class RequestHooks(NamedTuple):
@@ -21,6 +24,7 @@ class RequestHooks(NamedTuple):
 
     started: Started | None = None
     finished: Finished | None = None
+    late: Late | None = None
 
 
 def request_hooks(
@@ -35,7 +39,12 @@ def request_hooks(
         argument = RequestFinished(pool, generation, slot, pid, environ, status, sent_bytes, elapsed_ns / 1e9)
         hooks.run("request_finished", argument, log)
 
+    def late(environ: Environ, stack: str, elapsed_ns: int) -> None:
+        argument = Deadline(pool, generation, slot, pid, environ, stack, elapsed_ns / 1e9)
+        hooks.run("deadline", argument, log)
+
     return RequestHooks(
         started if hooks.has("request_started") else None,
         finished if hooks.has("request_finished") else None,
+        late if hooks.has("deadline") else None,
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from prefork.http.chunked import LAST_CHUNK, chunk
 from prefork.http.response import EncodedHead, Headers, connection_line, frame
-from prefork.worker.exchange import ClientGone, Request, Writer
+from prefork.http.sender import REQUEST_ID_KEY
+from prefork.worker.exchange import ClientGone, Environ, Request, Writer
 from prefork.worker.files import FileRange, FileWrapper
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ class Response:
     _full = False
     """Nothing more will be sent: there is no body, or all of it was; a late ``write()`` does nothing."""
 
-    def __init__(self, gateway: Gateway, request: Request, writer: Writer, request_id: str) -> None:
+    def __init__(self, gateway: Gateway, request: Request, writer: Writer, environ: Environ) -> None:
         self._gateway = gateway
         self.request = request
         self.writer = writer
-        self.request_id = request_id
+        self.environ = environ
+        self.request_id: str = environ[REQUEST_ID_KEY]
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -77,6 +79,9 @@ class Response:
             self._send_head(None, block)
         elif payload := self._framed(block):
             self._write(payload)
+        else:
+            return
+        self.writer.send_meanwhile()
 
     def send_body(self, body: Iterable[bytes]) -> None:
         """Send what the application returned, and end the response."""
@@ -99,6 +104,11 @@ class Response:
                 "response-short", f"the body is {self._left_bytes} bytes shorter than its Content-Length"
             )
         self._full = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Was all of it written?"""
+        return self._full
 
     def send_error(self) -> None:
         """Send a 500 instead of what the application began."""

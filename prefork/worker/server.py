@@ -225,6 +225,11 @@ class Server:
         """Return from ``serve_forever`` after what the main thread does now."""
         self._stopped = True
 
+    @property
+    def is_ending(self) -> bool:
+        """Does it take nothing more, and end when nothing is open?"""
+        return self._ending
+
     def disown(self) -> list[int]:
         """Return the descriptors that the loop owns; called in a process that the application has forked.
 

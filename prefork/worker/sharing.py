@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable
-from time import monotonic, sleep
+from time import monotonic, monotonic_ns, sleep
 from typing import TYPE_CHECKING
 
 from prefork.worker import portable
@@ -137,7 +137,11 @@ class Sharing:
 
     def thread_awaited(self) -> None:
         """A complete request has found no free thread: soon another worker may have it."""
-        if self.passes_on and not self._patience.entries:
+        if not self.passes_on:
+            return
+        if self._all_run_for_long():
+            self._server.loop.soon.append(self._pass_on_waiting)
+        elif not self._patience.entries:
             self._patience.start(None)
 
     def attend(self) -> None:
@@ -202,14 +206,20 @@ class Sharing:
     def _pass_on_waiting(self) -> None:
         """Hand over the requests that still wait for a thread."""
         threads = self._server.threads
-        if threads is None or not threads.waiting or not self._has_siblings():
+        if threads is None or not threads.waiting:
             return
-        self._pass_on_all(threads.waiting)
-        still = [connection for connection in threads.waiting if connection.state is State.WAITING]
-        threads.waiting.clear()
-        threads.waiting.extend(still)
-        if still:
+        if self._has_siblings():
+            self._pass_on_all(threads.waiting)
+            still = [connection for connection in threads.waiting if connection.state is State.WAITING]
+            threads.waiting.clear()
+            threads.waiting.extend(still)
+        if threads.waiting:
             self._patience.start(None)
+
+    def _all_run_for_long(self) -> bool:
+        """Has every thread been in one request for longer than a tick?"""
+        latest_ns = monotonic_ns() - int(TICK_S * 1e9)
+        return all(0 < cell.pulse()[0] <= latest_ns for cell in self._server.cell.threads)
 
     def _pass_on_rest(self) -> None:
         self._pass_on_all(list(self._server.connections.values()))

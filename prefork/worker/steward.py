@@ -52,9 +52,12 @@ class Steward:
         self.asleep = False
         if self._started:
             self._bell.release()
-        else:
-            self._started = True
+            return
+        try:
             threading.Thread(target=self._run, name="prefork-steward", daemon=True).start()
+            self._started = True
+        except RuntimeError:  # The system has no thread for us: the next request tries again.
+            self.asleep = True
 
     def _run(self) -> None:
         cell, baton = self._cell, self.baton

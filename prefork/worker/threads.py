@@ -67,7 +67,10 @@ class ApplicationThreads(Generic[T]):
         return self._running > 0
 
     def submit(self, item: T) -> None:
-        """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise."""
+        """Have ``item`` worked on as soon as a thread is free. ``work`` must not raise.
+
+        Raises ``RuntimeError``, and keeps nothing, if the system does not even give a first thread.
+        """
         if self.full:
             self.waiting.append(item)
             return
@@ -78,13 +81,24 @@ class ApplicationThreads(Generic[T]):
             self._acceptor.hold("threads", take=False)
 
     def _start(self, item: T) -> None:
+        if self._idle_cells and self._running >= self._count - len(self._idle_cells):
+            self._start_thread()
         self._running += 1
-        if self._idle_cells and self._running > self._count - len(self._idle_cells):
-            cell = self._idle_cells.pop()
+        self._queue.put(item)
+
+    def _start_thread(self) -> None:
+        cell = self._idle_cells[-1]
+        try:
             threading.Thread(
                 target=self._serve, args=(cell,), name="prefork-application", daemon=True
             ).start()
-        self._queue.put(item)
+        except (
+            RuntimeError
+        ):  # The system has none for us now: one of those that there are will take the item.
+            if len(self._idle_cells) == self._count:
+                raise
+        else:
+            self._idle_cells.pop()
 
     def _serve(self, cell: BindableCell) -> None:
         cell.bind()

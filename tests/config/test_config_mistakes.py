@@ -73,7 +73,6 @@ VALUES = {
     'got "/a/"',
     "server_header: false": "1:16: server_header: expected off or one line of ASCII text, got false",
     "hooks: {after_frok: a:b}": '1:9: hooks.after_frok: unknown key; did you mean "after_fork"?',
-    "hooks: {deadline: a:b}": "1:9: hooks.deadline: not available in this version of prefork",
     "hooks: {after_fork: [a:b, a.b]}": '1:27: hooks.after_fork[1]: expected module:callable, got "a.b"',
     "log: {level: warn}": "1:14: log.level: expected debug, info, warning, error or critical, "
     'got "warn"; did you mean "warning"?',

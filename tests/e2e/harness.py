@@ -15,10 +15,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from prefork.scoreboard import Counts, Scoreboard
 
 PATIENCE_S = 30.0
 HELLO = """
@@ -102,6 +104,13 @@ def context_switches(pid: int) -> int:
         for line in (task / "status").read_text().splitlines():
             if "ctxt_switches" in line:
                 total += int(line.split()[1])
+    return total
+
+
+def sum_of(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for count in counts:
+        total = total.plus(count)
     return total
 
 
@@ -256,6 +265,35 @@ class Server:
 
         wait_for(right_count, f"{count} workers {pattern}")
         return found
+
+    # Scoreboard
+
+    @contextmanager
+    def scoreboard(self) -> Iterator[Scoreboard]:
+        """Look at the scoreboard of the newest generation."""
+        found = {}
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                named = re.search(r"memfd:prefork-(?!last).*-([0-9]+)", os.readlink(entry))
+            except FileNotFoundError:  # closed since
+                continue
+            if named:
+                found[int(named[1])] = entry
+        board = Scoreboard(os.open(found[max(found)], os.O_RDWR), -1)
+        try:
+            yield board
+        finally:
+            board.close()
+
+    def counts(self) -> Counts:
+        """Return what the living workers of the newest generation have counted."""
+        with self.scoreboard() as board:
+            return sum_of(cell.counts() for cell in board.cells)
+
+    def workers_in(self, state: int) -> int:
+        """Return how many workers of the newest generation say that they are in a state of ``scoreboard``."""
+        with self.scoreboard() as board:
+            return sum(cell.state == state for cell in board.cells)
 
     # Requests
 

@@ -84,6 +84,35 @@ def _rests(pid: int) -> bool:
     return False
 
 
+# Takes a millisecond of CPU time: on kept-alive connections nobody ever sees such requests wait.
+SPINNER = """
+import time
+def app(environ, start_response):
+    until = time.thread_time() + 0.001
+    while time.thread_time() < until:
+        pass
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+"""
+
+
+def test_it_grows_for_short_requests_on_kept_connections(server: Server) -> None:
+    server.serve(CONFIG % "127.0.0.1:0", SPINNER)
+    with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=8, fresh=0) as load:
+        server.wait_for_workers(2)
+    assert load.failures == []
+    assert server.stop() == 0
+
+
+def test_one_busy_client_needs_no_second_worker(server: Server) -> None:
+    server.serve(CONFIG % "127.0.0.1:0", SPINNER)
+    with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=1, fresh=0) as load:
+        wait_for(lambda: load.bodies["hello"] > 1000, "a thousand requests")
+    assert load.failures == []
+    assert scaled(server) == []
+    assert server.stop() == 0
+
+
 def test_signals_set_a_floor_until_the_next_reload(server: Server) -> None:
     server.write("sitecustomize.py", HASTY)
     config = CONFIG % "127.0.0.1:0"

@@ -130,9 +130,32 @@ def test_a_stack_is_told_though_c_code_holds_the_interpreter_lock(server: Server
     assert server.stop() == 0
 
 
+def test_a_worker_that_is_stopped_is_spoken_for_and_killed(server: Server) -> None:
+    server.serve(CONFIG + "timeouts: {slow: 200ms, request: 2s}\n", GATE)
+    held, pid = hold(server)
+    os.kill(pid, signal.SIGSTOP)
+    server.wait_for_log(
+        rf"pid {pid}: 'GET /hold .* is slow: .*, it is stopped or stuck in the kernel\n(?!    )"
+    )
+    assert held.outcome() == "cut"
+    server.wait_for_log(
+        rf"pid {pid}: gone: killed by SIGKILL .* a request passed timeouts.request: GET /hold"
+    )
+    assert server.get()[0] == 200
+    assert server.stop() == 0
+
+
+HOOK = """
+def told(deadline):
+    file = "myapp.py" if "> File" in deadline.stack and "myapp.py" in deadline.stack else deadline.stack
+    with open("told", "w") as note:
+        note.write(f"{deadline.slot} {deadline.environ['PATH_INFO']} {deadline.elapsed_s:.1f} {file}")
+"""
+
+
 def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server) -> None:
     config = CONFIG.replace("workers: 2", "workers: 1")
-    server.serve(config + "timeouts: {request: 500ms}\n", STUCK)
+    server.serve(config + "timeouts: {request: 500ms}\nhooks: {deadline: myapp:told}\n", STUCK + HOOK)
     (pid,) = server.wait_for_workers(1)
     kept, slots_of = server.connect(), []
     for when in ("before", "after"):
@@ -141,6 +164,7 @@ def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server)
         if when == "before":
             assert Pending(server, "/sleeps").outcome() == LATE
     kept.close()
+    assert re.fullmatch(r"myapp\.0 /sleeps 0\.\d myapp\.py", (server.folder / "told").read_text())
     assert slots_of[0] == pid != slots_of[1]
     assert server.stop() == 0
 
@@ -148,8 +172,9 @@ def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server)
 def test_beside_a_stuck_request_the_others_of_its_worker_are_finished(server: Server) -> None:
     config = CONFIG.replace("workers: 2", "workers: 1") + "threads: 3\n"
     server.serve(
-        config + "timeouts: {slow: 0, overrides: [{path: /sleeps, request: 1s}]}\n",
-        GATE.replace('if path.startswith("/hold")', SLEEP_OR_HOLD),
+        config
+        + "hooks: {deadline: myapp:told}\ntimeouts: {slow: 0, overrides: [{path: /sleeps, request: 1s}]}\n",
+        GATE.replace('if path.startswith("/hold")', SLEEP_OR_HOLD) + HOOK,
     )
     (pid,) = server.wait_for_workers(1)
     late = Pending(server, "/sleeps")
@@ -160,6 +185,7 @@ def test_beside_a_stuck_request_the_others_of_its_worker_are_finished(server: Se
     release(server)
     assert held.outcome() == (200, str(pid))
     server.wait_for_log(rf"pid {pid}: gone: exit status 0 .* GET /sleeps HTTP/1.1 after")
+    assert (server.folder / "told").read_text().startswith("myapp.0 /sleeps 1.")
     assert server.get()[0] == 200
     assert server.stop() == 0
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from clients import GATE, release
@@ -17,7 +15,6 @@ from harness import Server, open_files, stat_fields, wait_for, works
 from wire_client import Client
 
 from bench.crowd import Crowd, steady
-from prefork.scoreboard import Counts, Scoreboard
 
 CONFIG = """
 app: myapp:app
@@ -61,21 +58,6 @@ def connect_to(server: Server, connect: Opener, worker: int, count: int) -> list
 
 def sockets(worker: int) -> int:
     return sum(name.startswith("socket:") for name in open_files(worker))
-
-
-def counts(server: Server) -> Counts:
-    """Return what the living workers of the newest generation have counted."""
-    found = {}
-    for entry in Path(f"/proc/{server.pid}/fd").iterdir():
-        if named := re.search(r"memfd:prefork-(?!last).*-([0-9]+)", os.readlink(entry)):
-            found[int(named[1])] = entry
-    fd = os.open(found[max(found)], os.O_RDWR)
-    board = Scoreboard(fd, -1)
-    total = Counts()
-    for cell in board.cells:
-        total = total.plus(cell.counts())
-    board.close()
-    return total
 
 
 def test_only_the_connections_of_the_killed_are_lost(server: Server) -> None:
@@ -165,10 +147,10 @@ def test_nothing_is_leaked_by_hundreds_of_hand_overs(server: Server, connect: Op
     theirs = [client for client in clients if pid(client) == busy]
     theirs[0].ask("/hold")
     wait_for((server.folder / "held-hold").exists, "the request to run")
-    sent = counts(server)
+    sent = server.counts()
     for client in theirs[1:]:
         assert pid(client) != busy
-    now = counts(server)
+    now = server.counts()
     assert now.handed_over - sent.handed_over == now.adopted - sent.adopted == len(theirs) - 1
     release(server)
     assert int(theirs[0].answer().body) == busy

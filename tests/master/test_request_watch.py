@@ -127,3 +127,13 @@ def test_a_request_that_rang_while_the_master_was_suspended_counts_from_its_waki
     bench.requests.clear()
     bench.run_until(1400)
     assert bench.watch.next_look is None
+
+
+def test_a_worker_and_a_master_that_were_suspended_together_do_not_excuse_twice(bench: Bench) -> None:
+    bench.begin("/both")
+    bench.run_until(1001)
+    bench.sleep_of_the_master(100, noticed=True)
+    bench.write("/both", slow_s=1105, deadline_s=1160)
+    bench.run_until(1300)
+    assert bench.told[0] == ("request-slow", "/both", 105.5)
+    assert bench.told[-1] == ("request-deadline", "/both", 160.8)

@@ -1,6 +1,5 @@
 """The slot table: what it decides, driven with a fake clock; and that nothing breaks it."""
 
-import random
 from collections.abc import Sequence
 
 import pytest
@@ -18,7 +17,7 @@ from prefork.master.plan import (
     batch_size,
 )
 from prefork.master.slots import SlotTable
-from prefork.master.worker_states import ACTIVE, TRANSITIONS, Event, Reaction, State, transition
+from prefork.master.worker_states import TRANSITIONS, Event, Reaction, State, transition
 
 
 def plan(generation: int = 1, wanted: int = 4, batch: int = 1) -> Plan:
@@ -333,73 +332,6 @@ def test_unknown_event_changes_nothing() -> None:
         for event in Event:
             if (state, event) not in TRANSITIONS:
                 assert transition(state, event) == (state, Reaction.NONE)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_any_sequence_of_events_ends_well(seed: int) -> None:
-    """Random events: never too many workers, and when all calms down each slot is ready."""
-    chance = random.Random(seed)
-    wild = Pool(plan(wanted=3))
-    wild.boot()
-    generation, pending = 1, False
-
-    def gates(actions: Sequence[Action]) -> None:
-        nonlocal pending
-        for action in actions:
-            if isinstance(action, GateReached):
-                gates(wild.do(wild.table.open_gate(wild.now)))
-            elif isinstance(action, AllReady) and pending:
-                pending = False
-                gates(wild.do(wild.table.commit(wild.now)))
-            elif isinstance(action, BootFailed) and pending:
-                pending = False
-                gates(wild.do(wild.table.roll_back(wild.now)))
-
-    for _ in range(300):
-        workers = list(wild.table.workers.values())
-        worker = chance.choice(workers) if workers else None
-        match chance.randrange(9):
-            case 0 if worker and worker.state is not State.SPAWNING:
-                gates(wild.do(wild.table.gone(worker, wild.now)))
-            case 1 if worker and worker.pid is None:
-                gates(wild.hello(worker))
-            case 2 if worker:
-                gates(wild.do(wild.table.ready(worker, wild.now)))
-            case 3 if worker:
-                gates(wild.do(wild.table.leave(worker, "asked", wild.now)))
-            case 4 if worker:
-                gates(wild.do(wild.table.lose(worker, wild.now)))
-            case 5 if worker:
-                gates(
-                    wild.do(chance.choice((wild.table.overdue, wild.table.late))(worker, "GET /", wild.now))
-                )
-            case 6 if not pending:
-                generation += 1
-                pending = True
-                gates(wild.do(wild.table.begin(plan(generation, chance.randint(1, 5), 1), wild.now)))
-            case 7:
-                gates(wild.do(wild.table.scale(chance.randint(1, 5), wild.now)))
-            case _:
-                wild.now += chance.choice((0.1, 1.0, 15.0, 40.0))
-                gates(wild.do(wild.table.expire(wild.now)))
-        alive = [w for w in wild.table.workers.values() if w.state in ACTIVE]
-        for slot in {w.slot for w in alive}:
-            fillers = [w for w in alive if w.slot == slot and w.fills]
-            assert len(fillers) <= 2, "one that serves and its successor"
-
-    for _ in range(100):
-        for worker in list(wild.table.workers.values()):
-            if worker.pid is None and worker.state in (State.SPAWNING, State.DOOMED):
-                gates(wild.hello(worker))
-            gates(wild.do(wild.table.ready(worker, wild.now)))
-            if worker.state not in ACTIVE:
-                gates(wild.do(wild.table.gone(worker, wild.now)))
-        wild.now += 1.0
-        gates(wild.do(wild.table.expire(wild.now)))
-    table = wild.table
-    assert sorted(w.slot for w in table.workers.values()) == list(range(table.wanted))
-    assert all(w.state is State.READY for w in table.workers.values())
-    assert table.next_deadline() is None
 
 
 def test_a_late_request_has_its_slot_filled_at_once_however_often() -> None:

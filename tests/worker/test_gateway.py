@@ -42,6 +42,9 @@ class FakeWriter:
             raise ClientGone
         self.writes.append(data if isinstance(data, bytes) else b"".join(data))
 
+    def send_meanwhile(self) -> None:
+        pass
+
     def abort(self) -> None:
         self.aborted = True
 

@@ -26,6 +26,9 @@ class Recorder:
     def write(self, data: bytes | tuple[bytes, ...]) -> None:
         self.sent += data if isinstance(data, bytes) else b"".join(data)
 
+    def send_meanwhile(self) -> None:
+        pass
+
     def abort(self) -> None:
         raise AssertionError("aborted")
 

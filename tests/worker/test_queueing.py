@@ -17,7 +17,7 @@ def test_what_proxies_say_of_the_start(unit: int, prefix: str) -> None:
     assert since_start_s(f" {prefix}{time() - 7:.3f} ") == pytest.approx(7, abs=1)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "t=", "-5", "1e9", "0", "12", f"{time() + 100:.0f}", "9" * 40])
+@pytest.mark.parametrize("text", ["", "soon", "t=", "-5", "1e9", "0", "12", "4000000000", "9" * 40])
 def test_what_makes_no_sense_is_no_wait(text: str) -> None:
     assert since_start_s(text) == 0
 

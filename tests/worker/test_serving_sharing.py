@@ -430,3 +430,23 @@ def test_all_threads_are_busy_here_and_there(relay: Relay) -> None:
         assert not gates[0].opened.is_set()
         gates[0].opened.set()
         assert handed_over(first) + handed_over(second) == adopted(first) + adopted(second) > 0
+
+
+def test_a_body_that_came_after_its_head_goes_along(relay: Relay) -> None:
+    """Complete, and in one piece: neither was it received with the head, nor collected."""
+    gate = Gate()
+    with sharing(relay, gate, threads=2) as first:
+        client = first.connect()
+        client.get()
+        for _ in range(2):
+            first.connect().send(GET.replace(b"/a", b"/wait"))
+            gate.await_entry()
+        client.send(POST)
+        eventually(lambda: first.server.body.entries)
+        client.send(b"1234567890" + GET)
+        eventually(lambda: handed_over(first) == 1)
+        with sharing(relay) as second:
+            assert client.response()[2] == b"POST /p 1234567890"
+            assert client.response()[2] == b"GET /a "
+            assert adopted(second) == 1
+        gate.opened.set()
