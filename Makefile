@@ -15,6 +15,7 @@ help:
 	@echo "make conformance  compare what servers make of valid, doubtful and malformed requests (10 minutes)"
 	@echo "make bench-reload, make bench-mixed"
 	@echo "             compare reloads and stops, and slow requests beside fast ones (4 minutes each)"
+	@echo "make bench-memory  compare the memory of four workers and write it into docs/memory.md (6 minutes)"
 	@echo "make fuzz    look for bytes that break the HTTP layer (40 minutes; less: make fuzz SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 
@@ -70,8 +71,8 @@ conformance: $(VENV)/.demo
 	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
 	$(BIN)/python -m bench.conformance
 
-.PHONY: bench-reload bench-mixed
-bench-reload bench-mixed: bench-%: $(VENV)/.demo
+.PHONY: bench-reload bench-mixed bench-memory
+bench-reload bench-mixed bench-memory: bench-%: $(VENV)/.demo
 	@.ci/apt cc=gcc
 	$(BIN)/python -m bench.$*
 

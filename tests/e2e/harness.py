@@ -29,8 +29,8 @@ def app(environ, start_response):
     return [b"hello"]
 """
 
-_UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG")
-AS_NOBODY = (*_UNMEASURED, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG")
+AS_NOBODY = (*UNMEASURED, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 """A prefix with which root starts a command as a user without rights, who cannot write a measurement either."""
 
 T = TypeVar("T")

@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from harness import Server, wait_for
+from harness import UNMEASURED, Server, wait_for
 
 CONFIG = """
 app: myapp:app
@@ -168,3 +169,13 @@ def app(environ, start_response): ...
     )
     numbers = re.findall(r"random (\d+)", server.log)
     assert len(set(numbers)) == 2
+
+
+def test_master_and_mold_are_small(server: Server) -> None:
+    server.configure("app: myapp:app\nlisten: 127.0.0.1:0\nworkers: 1")
+    server.start(prefix=UNMEASURED)
+    server.wait_for_log("serving on ")
+    [mold] = server.molds()
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in (server.pid, mold)]
+    pss_kib = [int(re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)[0]) for text in rollups]
+    assert sum(pss_kib) < 40 * 1024
