@@ -21,6 +21,7 @@ from prefork.worker import relay as worker_relay
 from prefork.worker.handover import Handover, Origin, Stage, decode
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.relay import HandoverLost
+from prefork.worker.server import Server
 
 GET = b"GET /a HTTP/1.1\r\nHost: test\r\n\r\n"
 ORIGIN = Origin(("127.0.0.1", "80"), ("192.0.2.7", 4711), "192.0.2.7")
@@ -50,6 +51,15 @@ def sharing(relay: Relay, app: Any = echo, *, give_up_s: float = 60.0, **options
     with serving(app, server_class=Sharer, **options) as server:
         yield server
     own.close()
+
+
+def links() -> Iterator[str]:
+    """Yield what the descriptors of this process lead to."""
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            yield os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            pass  # that of the listing
 
 
 def handed_over(server: Serving) -> int:
@@ -348,6 +358,23 @@ def test_a_proxy_is_asked_for_its_name_also_when_others_go_first(relay: Relay) -
             with pytest.raises(ConnectionResetError):
                 ours.recv(100)
         assert server.log.named("proxy-header-refused")
+
+
+def test_another_kind_of_server_closes_what_it_gets(relay: Relay) -> None:
+    """The config has changed between the two: the application is now a plain service."""
+    own = ends(relay)
+
+    class Plain(Server):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.use_relay(own)
+
+    with sent(relay, Stage.BODY, POST, b"", None, b"123") as client, serving(server_class=Plain) as server:
+        assert client.rest() == b""
+        assert server.log.named("handover-lost")
+        eventually(lambda: server.server.open_connections == 0)
+        assert not any("spool" in link for link in links())
+    own.close()
 
 
 # The end.
