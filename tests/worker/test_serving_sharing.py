@@ -242,6 +242,24 @@ def test_hundreds_go_through_a_small_relay(relay: Relay) -> None:
         assert before - len(os.listdir("/proc/self/fd")) >= 80
 
 
+def test_no_idle_connection_is_closed_for_one_that_a_sibling_can_take(relay: Relay) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with sharing(relay) as first:
+        idle = first.connect()
+        idle.get()
+        first.server.acceptor.relay.accept = refuse
+        # Nobody else is there, for a while.
+        with sent(relay, Stage.REQUEST, GET, b"", None) as client:
+            eventually(lambda: first.server.acceptor._short_since > 0)
+            with sharing(relay) as second:
+                assert client.response()[0] == 200
+                assert adopted(second) == 1
+                if not first.log.named("out-of-descriptors"):  # this machine is not too slow
+                    assert idle.get()[0] == 200
+
+
 # What goes along.
 
 
