@@ -28,7 +28,7 @@ PAUSE_S = 0.5
 """How long to stop accepting when the system cannot give one more descriptor."""
 
 LEAVE_S = 0.1
-"""How long to leave the relay to siblings that have descriptors, before idle connections are closed for it."""
+"""How long to leave the relay to siblings that have room, before idle connections are closed for what is in it."""
 
 FORGET_S = 10.0
 """When it is news again that there are no descriptors."""
@@ -53,6 +53,7 @@ class Acceptor:
         loop: Loop,
         listeners: Sequence[socket.socket],
         get_request: Callable[[socket.socket], tuple[socket.socket, Any]],
+        is_full: Callable[[], bool],
         make_room: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -70,12 +71,13 @@ class Acceptor:
         self._listeners = list(listeners)
         self._loop = loop
         self._get_request = get_request
+        self._is_full = is_full
         self._make_room = make_room
         self._log = log
         self._pause = loop.deadlines(PAUSE_S, self.release)
         self._rest: Deadlines[None] = loop.deadlines(REST_S, lambda _: self._register())
         self._told_at = self._short_since = -FORGET_S
-        """When it was last logged that there are no descriptors; when that last began for the relay."""
+        """When it was last logged that there are no descriptors; when there last began to be no room for the relay."""
         for listener in listeners:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
@@ -90,6 +92,8 @@ class Acceptor:
         """Take one connection; return whether there was one."""
         try:
             if isinstance(source, Relay):
+                if self._is_full() and self._may_leave_it():
+                    return False
                 # Before what comes from listeners: its request has waited already.
                 self.taken.appendleft((*source.accept(), source))
             else:
@@ -225,13 +229,16 @@ class Acceptor:
         listener.close()
 
     def _may_leave_it(self) -> bool:
-        """Leave what siblings have sent to those that have descriptors, for a moment; return False when it is over."""
+        """Leave what siblings have sent to those that have room, for a moment; return False when it is over."""
         now = monotonic()
         if now - self._short_since >= FORGET_S:
             self._short_since = now
         if now - self._short_since >= LEAVE_S:
             return False
-        self.let_siblings_take()
+        if self.relay is not None and self.relay.fileno() in self.listening:
+            self.let_siblings_take()
+        elif self.relay is not None:
+            self.relay.nudge()  # taking for the last time, perhaps woken
         return True
 
     def _out_of_descriptors(self, error: OSError) -> None:

@@ -96,7 +96,7 @@ class Server:
         """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
         self.max_connections = connections
-        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
+        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.is_full, self.make_room, log)
         self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
@@ -279,6 +279,10 @@ class Server:
     def make_room(self) -> bool:
         """Close a connection that nobody will miss; return whether there was one."""
         return False
+
+    def is_full(self) -> bool:
+        """Return whether there are as many connections as there may be."""
+        return self.open_connections >= self.max_connections
 
     def has_room(self) -> bool:
         """Return whether one more connection may be taken."""

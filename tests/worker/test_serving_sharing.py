@@ -17,6 +17,7 @@ from serving_harness import Client, Gate, Serving, echo, eventually, serving
 
 from prefork.http.sender import ProxyPolicy
 from prefork.relay import Relay
+from prefork.worker import accepting
 from prefork.worker import relay as worker_relay
 from prefork.worker.handover import Handover, Origin, Stage, decode
 from prefork.worker.http_server import HTTPServer
@@ -242,22 +243,40 @@ def test_hundreds_go_through_a_small_relay(relay: Relay) -> None:
         assert before - len(os.listdir("/proc/self/fd")) >= 80
 
 
-def test_no_idle_connection_is_closed_for_one_that_a_sibling_can_take(relay: Relay) -> None:
+@pytest.mark.parametrize("connections", [1, 1000])
+def test_no_idle_connection_is_closed_for_one_that_a_sibling_can_take(
+    relay: Relay, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has no room: all the connections, or all the descriptors, that it may have."""
+    monkeypatch.setattr(accepting, "LEAVE_S", 60.0)
+    monkeypatch.setattr(accepting, "FORGET_S", 60.0)
+
     def refuse() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    with sharing(relay) as first:
+    with sharing(relay, limits={"connections": connections}) as first:
         idle = first.connect()
         idle.get()
-        first.server.acceptor.relay.accept = refuse
+        if connections > 1:
+            first.server.acceptor.relay.accept = refuse
         # Nobody else is there, for a while.
         with sent(relay, Stage.REQUEST, GET, b"", None) as client:
             eventually(lambda: first.server.acceptor._short_since > 0)
             with sharing(relay) as second:
                 assert client.response()[0] == 200
                 assert adopted(second) == 1
-                if not first.log.named("out-of-descriptors"):  # this machine is not too slow
-                    assert idle.get()[0] == 200
+                assert idle.get()[0] == 200
+
+
+def test_an_idle_connection_is_closed_for_one_that_nobody_takes(relay: Relay) -> None:
+    with (
+        sharing(relay, limits={"connections": 1}) as only,
+        sent(relay, Stage.REQUEST, b"", b"", None) as early,
+    ):
+        eventually(lambda: adopted(only) == 1)
+        with sent(relay, Stage.REQUEST, GET, b"", None) as late:
+            assert late.response()[0] == 200
+            assert early.rest() == b""
 
 
 # What goes along.
