@@ -19,7 +19,7 @@ LINGERING     loop        the client's end-of-file, after our own              `
 CLOSED        nobody
 ============  ==========  ===================================================  ====================
 
-The loop gives a connection away in one place (``Connection._run``) and gets it back in one place
+The loop gives a connection away in one place (``Connection.run``) and gets it back in one place
 (``Connection.finish``). With one thread the loop is inside the application meanwhile. With several it goes
 on: when a RUNNING connection becomes readable, or is hung up, the loop takes it out of the epoll instead of
 touching it (or it would be told again and again), and ``finish`` puts it back. One field may cross:

@@ -1,6 +1,7 @@
 """The web server of a worker: connections on the serve loop, complete requests to the gateway.
 
-Runs in a worker's main thread; only ``work`` runs in application threads, when there are any.
+Runs in a worker's main thread, or in the steward while that has the baton; only ``work`` runs in application
+threads, when there are any.
 """
 
 from __future__ import annotations

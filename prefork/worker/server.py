@@ -271,8 +271,7 @@ class Server:
         """Go on with a connection that a sibling has handed over, which to a plain service means nothing."""
         self.log.warning("handover-lost", "closed a connection of another kind of server")
         request.close()
-        _, spool_fd = handed_over
-        if spool_fd is not None:
+        if (spool_fd := handed_over[1]) is not None:
             os.close(spool_fd)
         self.note_closed()
 

@@ -130,6 +130,12 @@ class Sharing:
 
     def attend(self) -> None:
         """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
+        try:
+            self._attend()
+        except Exception:
+            self._server.handler_failed(-1)  # the steward lives on, as the loop does
+
+    def _attend(self) -> None:
         server = self._server
         self._has_takers = None
         self._is_blocked = False

@@ -9,6 +9,7 @@ import time
 import pytest
 from clients import GATE, Crowd, hold, release
 from harness import Server, is_alive, stat_fields, wait_for
+from wire_client import Client
 
 CONFIG = """
 app: myapp:app
@@ -72,15 +73,26 @@ def test_repeated_terms_change_nothing(server: Server) -> None:
 
 
 def test_it_serves_on_for_the_shutdown_delay_unless_told_to_hurry(server: Server) -> None:
-    server.serve(CONFIG + "timeouts: {shutdown_delay: 20s, graceful: 25s}\n")
+    server.serve(CONFIG + "timeouts: {shutdown_delay: 20s, graceful: 25s}\nhealth: {ready: /ready}\n")
     server.wait_for_workers(2)
-    server.send_signal(signal.SIGTERM)
-    server.wait_for_log("stopping gracefully, serving on for 20 s")
-    assert server.get() == (200, "hello")
+    assert server.get("/ready")[0] == 200
+    with Client(("127.0.0.1", server.port)) as kept:
+        assert "connection" not in kept.get("/").headers
+        server.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping gracefully, serving on for 20 s")
+        wait_for(lambda: server.get("/ready")[0] == 503, "readiness to be off")
+        assert kept.get("/").headers["connection"] == "close"
     victim = server.workers()[0]
     os.kill(victim, signal.SIGKILL)  # it also heals
     wait_for(lambda: len(set(server.workers()) - {victim}) == 2, "a new worker")
-    assert server.get() == (200, "hello")
+    wait_for(lambda: server.log.count("ready after") == 3, "it to be ready")
+    for stopped in server.workers():  # so that the other one answers, old and new
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(lambda pid=stopped: (stat_fields(pid) or "?")[0] == "T", "it to stop")
+        with Client(("127.0.0.1", server.port)) as client:
+            answer = client.get("/")
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        os.kill(stopped, signal.SIGCONT)
     assert server.stop(signal.SIGINT) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -58,7 +59,9 @@ def test_an_idle_connection_may_send_within_the_quiet_period() -> None:
     with serving(echo) as server:
         client = server.connect()
         assert client.get()[0] == 200
+        before = monotonic()
         server.call(server.server.drain)
+        assert all(due >= before + 1 for due in server.server.keep_alive.entries.values())
         assert client.get("/on")[1]["connection"] == "close"
         client.close()
         eventually(server.ended)

@@ -22,7 +22,8 @@ from prefork.worker import relay as worker_relay
 from prefork.worker.handover import Handover, Origin, Stage, decode
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.relay import HandoverLost
-from prefork.worker.server import Server
+from prefork.worker.server import MOST_HANDED_OVER, Server
+from prefork.worker.sharing import SLACK, Sharing
 
 GET = b"GET /a HTTP/1.1\r\nHost: test\r\n\r\n"
 ORIGIN = Origin(("127.0.0.1", "80"), ("192.0.2.7", 4711), "192.0.2.7")
@@ -40,14 +41,16 @@ def ends(relay: Relay) -> worker_relay.Relay:
 
 
 @contextmanager
-def sharing(relay: Relay, app: Any = echo, *, give_up_s: float = 60.0, **options: Any) -> Iterator[Serving]:
-    """A worker that shares its connections; it believes that there are two that are ready."""
+def sharing(
+    relay: Relay, app: Any = echo, *, give_up_s: float = 60.0, ready: int = 2, **options: Any
+) -> Iterator[Serving]:
+    """A worker that shares its connections; it believes that so many are ready."""
     own = ends(relay)
 
     class Sharer(HTTPServer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.share_connections(own, lambda: [0, 0], give_up_s=give_up_s)
+            self.share_connections(own, lambda: [0] * ready, give_up_s=give_up_s)
 
     with serving(app, server_class=Sharer, **options) as server:
         yield server
@@ -369,6 +372,56 @@ def test_a_spooled_body_that_is_refused_counts_no_more(relay: Relay) -> None:
         assert server.server.storage.spool_bytes == 0
 
 
+def test_who_has_more_than_its_share_lets_others_take(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers that are ready have none on average, so eight and one more are too many."""
+    nudges = []
+
+    def nudge(end: worker_relay.Relay) -> None:
+        nudges.append(end)
+
+    monkeypatch.setattr("prefork.worker.accepting.REST_S", 60.0)
+    monkeypatch.setattr(worker_relay.Relay, "nudge", nudge)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(sent(relay, Stage.REQUEST, b"", b"", None)) for _ in range(20)]
+        first = stack.enter_context(sharing(relay))
+        eventually(lambda: adopted(first) == SLACK + 1)
+        second = stack.enter_context(sharing(relay))
+        eventually(lambda: adopted(second) == SLACK + 1)
+        third = stack.enter_context(sharing(relay))
+        eventually(lambda: adopted(third) == len(clients) - 2 * (SLACK + 1))
+        assert adopted(first) == adopted(second) == SLACK + 1
+        assert len(nudges) == 2
+        for client in clients:
+            assert client.get()[0] == 200
+
+
+def test_what_comes_by_the_relay_starves_nobody(relay: Relay) -> None:
+    gate = Gate()
+    order = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        order.append(environ["PATH_INFO"])
+        return gate(environ, start_response)
+
+    with ExitStack() as stack:
+        server = stack.enter_context(sharing(relay, app, ready=1))
+        running, own = server.connect(), server.connect()
+        for client in (running, own):
+            client.get()
+        running.send(GET.replace(b"/a", b"/wait"))
+        gate.await_entry()
+        own.send(GET.replace(b"/a", b"/own"))
+        new = server.connect()
+        new.send(GET.replace(b"/a", b"/new"))
+        theirs = [stack.enter_context(sent(relay, Stage.REQUEST, GET, b"", None)) for _ in range(60)]
+        gate.opened.set()
+        for client in (running, own, new, *theirs):
+            assert client.response()[0] == 200
+    assert order.index("/own") < 3 + 2 * (MOST_HANDED_OVER + 1)
+    assert order.index("/new") < 3 + 3 * (MOST_HANDED_OVER + 1)
+    assert order[-1] == "/a"
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_who_waits_to_be_asked_for_a_body_is_asked_once(relay: Relay, threads: int) -> None:
     with sharing(relay, threads=threads) as first, sharing(relay, threads=threads) as second:
@@ -381,6 +434,25 @@ def test_who_waits_to_be_asked_for_a_body_is_asked_once(relay: Relay, threads: i
         assert client.response()[2] == b"POST /p 1234567890"
         client.send(GET)
         assert client.response()[2] == b"GET /a "
+
+
+def test_a_service_of_another_kind_closes_what_it_gets(relay: Relay) -> None:
+    """A reload has made a web server one: only nudges are for it."""
+    own = ends(relay)
+
+    class Service(Server):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.use_relay(own)
+
+    with serving(server_class=Service) as server, sent(relay, Stage.BODY, POST, b"", None) as warm:
+        assert warm.rest() == b""
+        before = len(os.listdir("/proc/self/fd"))
+        with sent(relay, Stage.BODY, POST, b"", None, b"123") as client:
+            assert client.rest() == b""
+        eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
+        assert len(server.log.named("handover-lost")) == 2
+    own.close()
 
 
 def test_a_proxy_is_asked_for_its_name_also_when_others_go_first(relay: Relay) -> None:
@@ -471,6 +543,48 @@ def test_the_last_takes_what_was_sent_in_the_last_moment(relay: Relay, threads: 
         eventually(server.ended)
 
 
+def test_who_leaves_hears_of_the_stop_in_the_last_moment(relay: Relay) -> None:
+    """Its last connection is on its way, and nobody else is left to take it."""
+    order = os.eventfd(0, os.EFD_NONBLOCK)
+    with sharing(relay) as server:
+        client = server.connect()
+        client.get()
+
+        def hear() -> None:
+            server.server.unwatch(order)
+            server.server.announce_closing()
+
+        def leave() -> None:
+            server.server.watch(order, hear)
+            server.server.drain()
+            os.eventfd_write(order, 1)
+
+        server.call(leave)
+        assert client.get()[1]["connection"] == "close"
+        eventually(server.ended)
+        assert handed_over(server) == adopted(server) == 1
+    os.close(order)
+
+
+def test_a_failure_does_not_end_the_steward(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    with sharing(relay, gate) as first, sharing(relay):
+        running, waiting = first.connect(), first.connect()
+        for client in (running, waiting):
+            client.get()
+        running.send(GET.replace(b"/a", b"/wait"))
+        gate.await_entry()
+        with monkeypatch.context() as patch:
+            patch.setattr(Sharing, "_settle_taken", fail)
+            eventually(lambda: first.log.named("internal-error"))
+        assert waiting.get("/a")[2] == b"GET /a "
+        gate.opened.set()
+
+
+def fail(sharing: Sharing) -> None:
+    raise ZeroDivisionError
+
+
 # With threads.
 
 
@@ -493,7 +607,8 @@ def test_all_threads_are_busy_here_and_there(relay: Relay) -> None:
             assert client.response()[2] == b"POST /p 1234567890"
         assert not gates[0].opened.is_set()
         gates[0].opened.set()
-        assert handed_over(first) + handed_over(second) == adopted(first) + adopted(second) > 0
+        # Who sends counts when it has sent, which may be after the answer.
+        eventually(lambda: handed_over(first) + handed_over(second) == adopted(first) + adopted(second) > 0)
 
 
 def test_a_body_that_came_after_its_head_goes_along(relay: Relay) -> None:
