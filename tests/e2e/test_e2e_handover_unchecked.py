@@ -21,6 +21,7 @@ LONG_S = float(os.environ.get("UNCHECKED_S", "0"))
 IDLE_S = (0.1, 4.0) if LONG_S else (0.05, 0.8)
 PAUSE_S = 2.0 if LONG_S else 0.3
 TIMES = 6
+RECYCLED = "expected: it has served recycle.requests"
 
 CONFIG = """
 app: myapp:app
@@ -46,11 +47,20 @@ def end_one(server: Server) -> None:
     wait_for(lambda: worker not in server.workers(), f"the end of {worker}")
 
 
-@pytest.mark.parametrize(("act", "threads"), [(reload, 1), (reload, 4), (scale, 1), (end_one, 1)])
+def recycle(server: Server) -> None:
+    """Wait until another worker has been replaced because of ``recycle.requests``."""
+    seen = server.log.count(RECYCLED)
+    wait_for(lambda: server.log.count(RECYCLED) > seen, "a worker that has served its share")
+
+
+@pytest.mark.parametrize(
+    ("act", "threads"), [(reload, 1), (reload, 4), (scale, 1), (end_one, 1), (recycle, 1), (recycle, 4)]
+)
 def test_clients_that_never_check_notice_nothing(
     server: Server, act: Callable[[Server], None], threads: int
 ) -> None:
-    server.serve(CONFIG.replace("THREADS", str(threads)))
+    recycling = f"recycle: {{requests: {100 if LONG_S else 20}}}\n" if act is recycle else ""
+    server.serve(CONFIG.replace("THREADS", str(threads)) + recycling)
     with Crowd(("127.0.0.1", server.port), steady(40, IDLE_S)) as crowd:
         wait_for(lambda: crowd.connections == 40, "all clients to be connected")
         until = time.monotonic() + LONG_S
