@@ -15,6 +15,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from prefork.quiesce import quiesce
@@ -25,6 +26,12 @@ from prefork.worker.relay import HandoverLost, Nudged, Relay
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE_S = 0.5
 """How long to stop accepting when the system cannot give one more descriptor."""
+
+LEAVE_S = 0.1
+"""How long to leave the relay to siblings that have room, before idle connections are closed for what is in it."""
+
+FORGET_S = 10.0
+"""When it is news again that there are no descriptors."""
 
 REST_S = 0.01
 """How long to leave the relay to siblings that have fewer connections."""
@@ -46,6 +53,7 @@ class Acceptor:
         loop: Loop,
         listeners: Sequence[socket.socket],
         get_request: Callable[[socket.socket], tuple[socket.socket, Any]],
+        is_full: Callable[[], bool],
         make_room: Callable[[], bool],
         log: Log,
     ) -> None:
@@ -63,11 +71,13 @@ class Acceptor:
         self._listeners = list(listeners)
         self._loop = loop
         self._get_request = get_request
+        self._is_full = is_full
         self._make_room = make_room
         self._log = log
         self._pause = loop.deadlines(PAUSE_S, self.release)
         self._rest: Deadlines[None] = loop.deadlines(REST_S, lambda _: self._register())
-        self._short_of_descriptors = False
+        self._told_at = self._short_since = -FORGET_S
+        """When it was last logged that there are no descriptors; when there last began to be no room for the relay."""
         for listener in listeners:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
@@ -82,6 +92,8 @@ class Acceptor:
         """Take one connection; return whether there was one."""
         try:
             if isinstance(source, Relay):
+                if self._is_full() and self._may_leave_it():
+                    return False
                 # Before what comes from listeners: its request has waited already.
                 self.taken.appendleft((*source.accept(), source))
             else:
@@ -99,12 +111,12 @@ class Acceptor:
             return True
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
-                self._out_of_descriptors(error)
+                if not isinstance(source, Relay) or not self._may_leave_it():
+                    self._out_of_descriptors(error)
             elif error.errno == errno.EINVAL and not isinstance(source, Relay):
                 self._forget(source)
             # Any other is an error of that connection, which is gone; see accept(2).
             return False
-        self._short_of_descriptors = False
         return True
 
     def hold(self, reason: str, *, take: bool = True) -> None:
@@ -216,10 +228,24 @@ class Acceptor:
             self._loop.epoll.unregister(listener)
         listener.close()
 
+    def _may_leave_it(self) -> bool:
+        """Leave what siblings have sent to those that have room, for a moment; return False when it is over."""
+        now = monotonic()
+        if now - self._short_since >= FORGET_S:
+            self._short_since = now
+        if now - self._short_since >= LEAVE_S:
+            return False
+        if self.relay is not None and self.relay.fileno() in self.listening:
+            self.let_siblings_take()
+        elif self.relay is not None:
+            self.relay.nudge()  # taking for the last time, perhaps woken
+        return True
+
     def _out_of_descriptors(self, error: OSError) -> None:
         """Close an idle connection for the new one, or let the siblings have it and pause: never spin."""
-        if not self._short_of_descriptors:
-            self._short_of_descriptors = True
+        now = monotonic()
+        if now - self._told_at >= FORGET_S:
+            self._told_at = now
             self._log.error(
                 "out-of-descriptors",
                 f"cannot accept a connection: {error.strerror}; raise the limit of open files (ulimit -n) "

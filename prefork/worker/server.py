@@ -96,7 +96,7 @@ class Server:
         """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
         self.max_connections = connections
-        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.make_room, log)
+        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.is_full, self.make_room, log)
         self.before_turn: Callable[[], None] | None = None
         """Called in each turn of the loop, whatever a subclass does in ``service_actions``."""
         self.threads: ApplicationThreads[Any] | None = None
@@ -295,6 +295,10 @@ class Server:
         if there is no such thread.
         """
         return False
+
+    def is_full(self) -> bool:
+        """Return whether there are as many connections as there may be."""
+        return self.open_connections >= self.max_connections
 
     def has_room(self) -> bool:
         """Return whether one more connection may be taken."""

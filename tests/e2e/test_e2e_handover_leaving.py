@@ -308,6 +308,26 @@ def test_without_sharing_a_connection_ends_with_its_worker(
     wait_for(lambda: old not in server.workers(), "the end of the old worker")
 
 
+def test_sharing_is_switched_off_by_a_reload(server: Server, connect: Opener) -> None:
+    """What was handed over is served on; from then on a connection ends with its worker."""
+    config = CONFIG.replace("THREADS", "1")
+    server.serve(config, APP)
+    client = connect(("127.0.0.1", server.port))
+    first = told(client.get("/"))["pid"]
+    client.send(STAGES["half a body in a file"].before)
+    settle(server)
+    server.configure(config + "share_connections: false\n", None)
+    assert server.reload() == "reloaded"
+    client.send(STAGES["half a body in a file"].after)
+    second = told(client.answer())
+    assert second["pid"] != first
+    assert second["size"] == len(LARGE)
+    server.configure(config, None)
+    assert server.reload() == "reloaded"
+    assert client.sock.recv(1) == b""
+    assert told(connect(("127.0.0.1", server.port)).get("/"))["pid"] not in (first, second["pid"])
+
+
 def test_connections_with_tls_are_told_to_end(server: Server, connect: Opener, pki: Pki) -> None:
     for file in pki.folder.iterdir():
         shutil.copy(file, server.folder)

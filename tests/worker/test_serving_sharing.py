@@ -17,6 +17,7 @@ from serving_harness import Client, Gate, Serving, echo, eventually, serving
 
 from prefork.http.sender import ProxyPolicy
 from prefork.relay import Relay
+from prefork.worker import accepting
 from prefork.worker import relay as worker_relay
 from prefork.worker.handover import Handover, Origin, Stage, decode
 from prefork.worker.http_server import HTTPServer
@@ -54,6 +55,15 @@ def sharing(
     with serving(app, server_class=Sharer, **options) as server:
         yield server
     own.close()
+
+
+def links() -> Iterator[str]:
+    """Yield what the descriptors of this process lead to."""
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            yield os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            pass  # that of the listing
 
 
 def handed_over(server: Serving) -> int:
@@ -234,6 +244,42 @@ def test_hundreds_go_through_a_small_relay(relay: Relay) -> None:
             eventually(first.ended)
             assert second.server.open_connections == 80
         assert before - len(os.listdir("/proc/self/fd")) >= 80
+
+
+@pytest.mark.parametrize("connections", [1, 1000])
+def test_no_idle_connection_is_closed_for_one_that_a_sibling_can_take(
+    relay: Relay, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has no room: all the connections, or all the descriptors, that it may have."""
+    monkeypatch.setattr(accepting, "LEAVE_S", 60.0)
+    monkeypatch.setattr(accepting, "FORGET_S", 60.0)
+
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with sharing(relay, limits={"connections": connections}) as first:
+        idle = first.connect()
+        idle.get()
+        if connections > 1:
+            first.server.acceptor.relay.accept = refuse
+        # Nobody else is there, for a while.
+        with sent(relay, Stage.REQUEST, GET, b"", None) as client:
+            eventually(lambda: first.server.acceptor._short_since > 0)
+            with sharing(relay) as second:
+                assert client.response()[0] == 200
+                assert adopted(second) == 1
+                assert idle.get()[0] == 200
+
+
+def test_an_idle_connection_is_closed_for_one_that_nobody_takes(relay: Relay) -> None:
+    with (
+        sharing(relay, limits={"connections": 1}) as only,
+        sent(relay, Stage.REQUEST, b"", b"", None) as early,
+    ):
+        eventually(lambda: adopted(only) == 1)
+        with sent(relay, Stage.REQUEST, GET, b"", None) as late:
+            assert late.response()[0] == 200
+            assert early.rest() == b""
 
 
 # What goes along.
@@ -421,6 +467,23 @@ def test_a_proxy_is_asked_for_its_name_also_when_others_go_first(relay: Relay) -
             with pytest.raises(ConnectionResetError):
                 ours.recv(100)
         assert server.log.named("proxy-header-refused")
+
+
+def test_another_kind_of_server_closes_what_it_gets(relay: Relay) -> None:
+    """The config has changed between the two: the application is now a plain service."""
+    own = ends(relay)
+
+    class Plain(Server):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.use_relay(own)
+
+    with sent(relay, Stage.BODY, POST, b"", None, b"123") as client, serving(server_class=Plain) as server:
+        assert client.rest() == b""
+        assert server.log.named("handover-lost")
+        eventually(lambda: server.server.open_connections == 0)
+        assert not any("spool" in link for link in links())
+    own.close()
 
 
 # The end.
