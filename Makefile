@@ -17,6 +17,7 @@ help:
 	@echo "             compare reloads and stops, and slow requests beside fast ones (4 minutes each)"
 	@echo "make bench-memory  compare the memory of four workers and write it into docs/memory.md (6 minutes)"
 	@echo "make fuzz    look for bytes that break the HTTP layer (40 minutes; less: make fuzz SECONDS=60)"
+	@echo "make chaos   disturb a server under load and see what is left of it (5 minutes; less: make chaos SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
 
 $(BIN)/python:
@@ -87,6 +88,11 @@ fuzz: $(VENV)/.fuzz
 	for target in head chunks connection tls proxied forwarded introduced responses; do \
 		nice -n 19 $(BIN)/python tests/fuzz/fuzz_target.py $$target $(SECONDS) var/fuzz || exit 1; \
 	done
+
+# Its log is written to var/chaos.log; ARGS="--seed 2 --gentle" for another course of events.
+.PHONY: chaos
+chaos: $(VENV)/.demo
+	$(BIN)/python -m bench.chaos --seconds $(SECONDS) $(ARGS)
 
 .PHONY: clean
 clean:

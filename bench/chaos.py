@@ -99,8 +99,8 @@ class Chaos:
         found = self._wait_for(lambda: re.search(r"serving on \S+:(\d+)", self._log()), "the server to serve")
         self._port = int(found[1])
 
-    def run(self, seconds: float) -> Report:
-        """Disturb for some seconds, restore order, and compare."""
+    def run(self, seconds: float, *, gentle: bool = False) -> Report:
+        """Disturb for some seconds, restore order, and compare. ``gentle``: kill no worker, so there is no excuse."""
         self._reload_well()  # so that the first figures are of a server that has lived a little
         self.report.before = self._settled()
         clients = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
@@ -108,7 +108,7 @@ class Chaos:
             client.start()
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._master.poll() is None:
-            deed = self._dice.choices(DEEDS, WEIGHTS)[0]
+            deed = self._dice.choices(DEEDS, GENTLE_WEIGHTS if gentle else WEIGHTS)[0]
             self.report.deeds[deed.__name__.strip("_")] += 1
             deed(self)
             time.sleep(self._dice.uniform(0.05, 0.4))
@@ -328,6 +328,8 @@ DEEDS = (
     Chaos._be_late, Chaos._hog, Chaos._reload_soon, Chaos._reload_badly, Chaos._scale, Chaos._reopen_logs,
 )  # fmt: skip
 WEIGHTS = (3, 1, 2, 4, 1, 4, 1, 2, 2, 3, 4, 3, 4, 1)
+GENTLE_WEIGHTS = (0, 0, 0, 4, 1, 4, 0, 2, 2, 3, 4, 3, 4, 1)
+"""Only what no client may notice."""
 
 
 def _now() -> str:
@@ -370,11 +372,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description="Disturb a server under load.")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long (default 300)")
     parser.add_argument("--seed", type=int, default=1, help="of what happens (default 1)")
+    parser.add_argument("--gentle", action="store_true", help="kill no worker: then no request may fail")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         chaos = Chaos(Path(folder), options.seed)
         try:
-            report = chaos.run(options.seconds)
+            report = chaos.run(options.seconds, gentle=options.gentle)
         finally:
             chaos.end()
             Path("var").mkdir(exist_ok=True)
