@@ -29,7 +29,7 @@ from bench.servers import ROOT
 T = TypeVar("T")
 
 CLIENTS, PATIENCE_S = 8, 30.0
-REQUEST_S, ABORT_S = 2.0, 4.0
+REQUEST_S, ABORT_S = 2.0, 3.0
 """``timeouts.request``, and how much later the worker of a late request may be killed at most."""
 CONFIG = f"""
 app: bench.chaos_app:application
@@ -208,7 +208,7 @@ class Chaos:
 
     def _suspend_worker_for_long(self) -> None:
         """So that what it runs is late."""
-        self._note_kill(REQUEST_S + 2 * ABORT_S)
+        self._note_kill(REQUEST_S + ABORT_S)
         self._suspend(self._any_worker(), REQUEST_S + 1)
 
     def _suspend_master(self) -> None:

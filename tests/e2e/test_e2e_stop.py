@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 from clients import GATE, Crowd, hold, release
@@ -254,18 +255,23 @@ def test_a_worker_that_gets_term_is_replaced_before_it_goes(server: Server) -> N
     assert server.stop() == 0
 
 
-def test_a_suspended_master_kills_nobody(server: Server) -> None:
+@pytest.mark.parametrize(("suspend", "request_s"), [(os.killpg, 2), (os.kill, 60)], ids=["all", "the master"])
+def test_who_is_suspended_kills_nobody_on_waking(
+    server: Server, suspend: Callable[[int, int], None], request_s: int
+) -> None:
     server.serve(
-        CONFIG + "timeouts: {boot: 1s, slow: 500ms, request: 2s, graceful: 1s, keep_alive: 1s}\n", GATE
+        CONFIG
+        + f"timeouts: {{boot: 1s, slow: 500ms, request: {request_s}s, graceful: 1s, keep_alive: 1s}}\n",
+        GATE,
     )
     workers = server.wait_for_workers(2)
     wait_for(lambda: server.log.count(": ready after") == 2, "both to be ready")
     pending, pid = hold(server)
     server.wait_for_log("is slow")
-    server.send_signal(signal.SIGSTOP)
+    suspend(server.pid, signal.SIGSTOP)
     woken_at = time.monotonic() + 4.5
     wait_for(lambda: time.monotonic() > woken_at, "the suspension to outlast every timeout")
-    server.send_signal(signal.SIGCONT)
+    suspend(server.pid, signal.SIGCONT)
     server.wait_for_log("the master did not run for")
     release(server)
     assert pending.outcome() == (200, str(pid))
