@@ -269,6 +269,40 @@ def test_an_application_that_the_new_version_cannot_serve_keeps_its_old_workers(
     assert server.stop() == 0
 
 
+def test_hooks_about_the_server_go_on(server: Server, versions: Versions) -> None:
+    """One is running when the new version takes over, and one comes later; ``server_ready`` is not told twice."""
+    server.write(
+        "hooked.py",
+        """
+        import os, time
+
+        def ready(argument):
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            note("ready")
+
+        def exit(argument):
+            note("exit")
+
+        def note(what):
+            with open("notes", "a") as file:
+                file.write(what + " ")
+        """,
+    )
+    server.serve(
+        CONFIG + "hooks: {server_ready: 'hooked:ready', server_exit: 'hooked:exit'}\n", APP, env=versions.env
+    )
+    [helper] = wait_for(lambda: server.titled("^prefork: helper"), "the helper")
+    assert "serves" in upgrade(server)
+    assert is_alive(helper)
+    notes = server.folder / "notes"
+    server.write("go", "")
+    wait_for(notes.exists, "the end of the first hook")
+    assert server.stop() == 0
+    assert notes.read_text() == "ready exit "
+    assert "hook-" not in server.log
+
+
 def test_a_private_key_is_read_again_for_a_new_mold(server: Server, versions: Versions, pki: Pki) -> None:
     """It is in no record, and workers of the adopted generation may have to be forked by a mold of the new code."""
     for name in ("server.pem", "server.key"):
