@@ -98,8 +98,9 @@ def open_files(pid: int) -> list[str]:
 
 
 def descriptors(pid: int) -> list[str]:
-    """Return what a process has open; of sockets and the like only the kind."""
-    kinds = [name.partition(":[")[0] for name in open_files(pid)]
+    """Return what a process has open; of sockets and the like only the kind, and not what it is just reading."""
+    passing = ("/proc/", "/sys/")
+    kinds = [name.partition(":[")[0] for name in open_files(pid) if not name.startswith(passing)]
     return sorted(re.sub(r"(memfd:\S+)-\d+", r"\1", kind) for kind in kinds)
 
 
