@@ -7,7 +7,7 @@ The purposes: ``check`` rehearses in a child of the running master and exits wit
 this process the master; if that fails the old code takes its place, with the same descriptors and the purpose
 ``return``. STATE is the descriptor of the state, FAILURE why it came back, and the rest what prefork was told.
 
-See docs/decisions/0012-upgrade-in-place.md.
+See docs/decisions/0013-upgrade-in-place.md.
 """
 
 from __future__ import annotations

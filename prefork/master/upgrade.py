@@ -1,7 +1,7 @@
 """The upgrade in place: the code that is installed now rehearses in a child, then this process becomes it.
 
 Runs in the master, which serves on whatever comes of it. An upgrade waits until the server is idle: it serves, no
-reload runs or waits, no listener closes. See docs/decisions/0012-upgrade-in-place.md.
+reload runs or waits, no listener closes. See docs/decisions/0013-upgrade-in-place.md.
 """
 
 from __future__ import annotations
