@@ -31,8 +31,9 @@ _THREAD = re.compile(r"(?P<which>Current thread|Thread) 0x[0-9a-f]+.* \(most rec
 class LastWords:
     """The master's side: a file for one child, to be closed when the child is gone."""
 
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("prefork-last-words", os.MFD_CLOEXEC)
+    def __init__(self, fd: int | None = None) -> None:
+        """Make the file, or take over ``fd``, which an older version of this process has made."""
+        self.fd = os.memfd_create("prefork-last-words", os.MFD_CLOEXEC) if fd is None else fd
 
     def read(self) -> str:
         """Return the stack, innermost call first, without prefork's own frames below it; "" if there is none."""

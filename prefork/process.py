@@ -1,4 +1,4 @@
-"""Fork, wait and kill, and the title of a process: the one home of these system calls.
+"""Fork, exec, wait and kill, and the title of a process: the one home of these system calls.
 
 Master, mold and worker use it; nothing else in prefork calls ``os.fork``, ``os.wait*`` or ``os.kill``.
 """
@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, NoReturn
 
 from setproctitle import setproctitle
@@ -103,6 +103,34 @@ def run_and_exit(main: Callable[[], int]) -> NoReturn:
             sys.stderr.flush()
         finally:
             os._exit(status)
+
+
+def spawn_program(command: list[str], keep: Iterable[int], output: int) -> int:
+    """Start a program in a child, which prints to ``output``; return the child's pid.
+
+    It has the descriptors ``keep``, whether they are closed on exec or not, and default signal actions. It ends
+    with its parent.
+    """
+    parent = os.getpid()
+
+    def become() -> int:
+        signal_when_parent_ends(signal.SIGKILL)
+        if os.getppid() != parent:
+            return 1
+        signal.set_wakeup_fd(-1)
+        for fd in keep:
+            os.set_inheritable(fd, True)
+        for fd in (1, 2):
+            os.dup2(output, fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        become_program(command)
+
+    return spawn(become)
+
+
+def become_program(command: list[str]) -> NoReturn:
+    """Replace the program of this process, which keeps its pid, children and signal mask. Raises ``OSError``."""
+    os.execv(command[0], command)
 
 
 def spawn_orphan(main: Callable[[], int]) -> None:

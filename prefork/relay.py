@@ -13,6 +13,9 @@ import fcntl
 import socket
 import termios
 
+PROTOCOL = 2
+"""Version of what is said in the relay: workers of different versions of prefork may share one."""
+
 NUDGE = b"!"
 """A message without a connection: whoever gets it looks for work."""
 
@@ -32,13 +35,23 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 class Relay:
     """Both ends, as the master holds them."""
 
-    def __init__(self) -> None:
+    def __init__(self, way_in: socket.socket, way_out: socket.socket) -> None:
+        self.way_in, self.way_out = way_in, way_out
+
+    @classmethod
+    def make(cls) -> Relay:
         """Raises ``OSError``."""
-        self.way_in, self.way_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        way_in, way_out = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self.way_in.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
+            way_in.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
         except OSError:
-            self.way_in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)  # up to wmem_max
+            way_in.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)  # up to wmem_max
+        return cls(way_in, way_out)
+
+    @classmethod
+    def adopt(cls, way_in: int, way_out: int) -> Relay:
+        """Take over the ends that an older version of this process has opened."""
+        return cls(socket.socket(fileno=way_in), socket.socket(fileno=way_out))
 
     def nudge(self) -> None:
         """Wake one idle worker: the one that had been woken may have died before it took anything."""

@@ -24,7 +24,7 @@ LATER_COMMANDS: Mapping[str, str] = {
     "top": "look at the log",
     "reload": "use kill -HUP PID for a reload",
     "stop": "use kill -TERM PID for a graceful stop",
-    "upgrade": "restart the server",
+    "upgrade": "use kill -USR2 PID",
     "diff": "compare the output of prefork check",
     "scale": "use kill -TTIN PID for one worker more and kill -TTOU PID for one fewer",
     "recycle": "use kill -HUP PID, which replaces every worker",

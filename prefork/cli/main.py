@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefork.cli import arguments, check, run
 from prefork.cli.arguments import Invocation
@@ -17,11 +17,20 @@ from prefork.errors import ConfigError, ExitStatus, PreforkError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status; a user's mistake never shows a traceback."""
     _fill_standard_descriptors()
+    return report_failures(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    invocation = arguments.read(argv, os.environ)
+    for note in invocation.notes:
+        print(f"prefork: note: {note}", file=sys.stderr)
+    return _dispatch(invocation)
+
+
+def report_failures(command: Callable[[], int]) -> int:
+    """Run a command and return the exit status; how it fails is told on stderr."""
     try:
-        invocation = arguments.read(sys.argv[1:] if argv is None else argv, os.environ)
-        for note in invocation.notes:
-            print(f"prefork: note: {note}", file=sys.stderr)
-        status = _dispatch(invocation)
+        status = command()
         if sys.stdout is not None:  # started with a closed standard output
             sys.stdout.flush()
         return status

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from prefork import mold
 from prefork.cli.arguments import Invocation
-from prefork.config import Pool
+from prefork.config import Config, Pool
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage
 from prefork.log import Logs
+from prefork.master.state import Belongings
 from prefork.master.supervisor import Supervisor
 from prefork.scoreboard import Scoreboard
 from prefork.worker import boot
@@ -15,11 +18,20 @@ from prefork.worker import boot
 
 def run(invocation: Invocation) -> int:
     """Serve in the foreground; return the exit status. Raise PreforkError when it cannot start."""
-    loaded = invocation.load()
-    return Supervisor(loaded, invocation.load, _mold_main, Logs(loaded.config.log)).run()
+    config = invocation.load().config
+    import_for_tls(config)
+    logs = Logs(config.log)
+    return Supervisor(config, Belongings.take(), invocation.load, mold_main, logs).run()
 
 
-def _mold_main(
+def import_for_tls(config: Config) -> None:
+    """Load what workers need for TLS, if there is any: later another version of it may be installed."""
+    if any(pool.tls or any(listen.tls for listen in pool.listen) for pool in config.pools):
+        import_module("prefork.worker.tls_connection")
+
+
+def mold_main(
     heritage: Heritage, pool: Pool, logs: Logs, scoreboard: Scoreboard, tls: Contexts, preload: bool
 ) -> int:
+    """Live as a mold."""
     return mold.main(heritage, pool, logs, scoreboard, tls, preload, boot.main)

@@ -79,6 +79,14 @@ class Destination:
         os.close(fd)
         return destination
 
+    @classmethod
+    def adopt(cls, fd: int, path: str) -> Destination:
+        """Go on with a file that an older version of this process has opened."""
+        destination = cls(-1, os.path.abspath(path))
+        destination.fd = fd
+        destination._chunk_bytes = _chunk_bytes(fd)
+        return destination
+
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors that a child must keep."""

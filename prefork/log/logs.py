@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from prefork.errors import ConfigError
@@ -58,9 +59,18 @@ class Logs:
     ``logs.replace(received)``. Numbers of descriptors never change, so ``fds`` may be part of the heritage.
     """
 
-    def __init__(self, settings: LogSettings, *, slow_s: float = 0.0) -> None:
-        """Open the destinations. Raises ``ConfigError``."""
-        destination = Destination.open(settings.to, "log.to")
+    def __init__(
+        self, settings: LogSettings, *, slow_s: float = 0.0, files: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Open the destinations. Raises ``ConfigError``.
+
+        ``files`` are those that an older version of this process has opened, by the key of the config.
+        """
+
+        def open_destination(where: str, key: str) -> Destination:
+            return Destination.adopt(files[key], where) if key in files else Destination.open(where, key)
+
+        destination = open_destination(settings.to, "log.to")
         self.log = Log(
             destination,
             level=settings.level,
@@ -76,7 +86,7 @@ class Logs:
             format = settings.access_format
             if format == "auto":
                 format = "json" if settings.format == "json" else "combined"
-            destination = Destination.open(settings.access, "log.access")
+            destination = open_destination(settings.access, "log.access")
             self._destinations.append(destination)
             try:
                 self.access = AccessLog(
@@ -110,6 +120,13 @@ class Logs:
     def fds(self) -> tuple[int, ...]:
         """The descriptors that a child must keep."""
         return tuple(fd for destination in self._destinations for fd in destination.fds)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The descriptors of the files, by the key of the config."""
+        keys = ("log.to", "log.access")
+        named = zip(keys, self._destinations, strict=False)  # an access log that is off is none
+        return {key: destination.fd for key, destination in named if destination.path is not None}
 
     def reopen(self) -> Reopened:
         """Open the files again."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from prefork.errors import ListenError
+from prefork.records import Descriptor
 
 FIRST_FD = 3
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
@@ -26,8 +27,8 @@ class Activation:
     which is what ``fd:N`` may name; ``absent`` says why there is no socket activation.
     """
 
-    named: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    inherited: frozenset[int] = frozenset()
+    named: Mapping[str, tuple[Descriptor, ...]] = field(default_factory=dict)
+    inherited: frozenset[Descriptor] = frozenset()
     absent: str = "no sockets were passed to this process (LISTEN_FDS is not set)"
 
     def sockets(self, name: str | None) -> list[socket.socket]:
@@ -83,20 +84,20 @@ def take_activation(environ: MutableMapping[str, str] | None = None) -> Activati
         )
     if not (count.isascii() and count.isdigit() and int(count) > 0):
         return Activation(inherited=inherited, absent=f"LISTEN_FDS={count!r} is not a number of sockets")
-    fds = range(FIRST_FD, FIRST_FD + int(count))
+    fds = [Descriptor(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
     shown = names.split(":") if names else []
-    named: dict[str, tuple[int, ...]] = {}
+    named: dict[str, tuple[Descriptor, ...]] = {}
     for at, fd in enumerate(fds):
         name = shown[at] if at < len(shown) else "unknown"
         named[name] = (*named.get(name, ()), fd)
     return Activation(named, inherited)
 
 
-def _left_open() -> frozenset[int]:
+def _left_open() -> frozenset[Descriptor]:
     """Return the descriptors above 2 without close-on-exec: Python sets it on all that it opens itself."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+        fd = Descriptor(int(name))
         try:
             if fd >= FIRST_FD and not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                 found.add(fd)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from prefork.channel import ChannelClosed, Message
 from prefork.log import Log
 from prefork.master.loop import Loop, Timer
-from prefork.master.worker_link import WorkerLink
+from prefork.master.worker_link import LinkRecord, WorkerLink
 from prefork.master.worker_states import ABORT_S
 from prefork.process import Exit, Process
 
@@ -39,6 +40,18 @@ class Errand(NamedTuple):
     """The fields of the hook's argument."""
 
 
+@dataclass(frozen=True, slots=True)
+class ErrandsRecord:
+    """Errands that go on under the next version of the master."""
+
+    waiting: tuple[Errand, ...]
+    hook: str
+    link: LinkRecord | None
+    pid: int | None
+    ends_at: float | None
+    closed: str
+
+
 class Errands:
     """``send`` reaches the mold, ``on_idle`` is called when the last errand is done."""
 
@@ -57,6 +70,30 @@ class Errands:
         self._end: Timer | None = None
         self._closed = ""
         """Why no more errands are run; empty while they are."""
+
+    def record(self) -> ErrandsRecord:
+        link = self._link
+        return ErrandsRecord(
+            tuple(self._waiting),
+            self._hook,
+            None if link is None else link.record(),
+            None if link is None or link.process is None else link.process.pid,
+            None if self._end is None else self._end.instant,
+            self._closed,
+        )
+
+    def adopt(self, record: ErrandsRecord) -> None:
+        """Go on where an older version of this process had got to; the errand that runs has all its time again."""
+        self._waiting.extend(record.waiting)
+        self._hook, self._closed = record.hook, record.closed
+        if record.link is not None:
+            self._link = WorkerLink.adopt(self._loop, record.link, record.pid)
+            self._link.watch(self._read)
+            self._timer = self._loop.call_later(HOOK_S, self._overdue)
+        else:
+            self._timer = self._loop.call_later(0, self._give)
+        if record.ends_at is not None and not record.closed:
+            self.end_by(record.ends_at)
 
     @property
     def is_idle(self) -> bool:
@@ -120,15 +157,15 @@ class Errands:
             return
         errand = self._waiting[0]
         try:
-            link = WorkerLink(self._loop)
+            link, theirs = WorkerLink.make(self._loop)
         except OSError as error:
             self._drop(self._waiting.popleft(), f"cannot make a channel: {error.strerror}")
             self._timer = self._loop.call_later(RETRY_S, self._give)
             return
         link.watch(self._read)
-        fds = [link.theirs.fileno(), link.last_words.fd]
+        fds = [theirs.fileno(), link.last_words.fd]
         is_sent = self._send("hook", fds, hook=errand.hook, told=errand.told)
-        link.theirs.close()
+        theirs.close()
         if not is_sent:
             link.close()
             self._timer = self._loop.call_later(RETRY_S, self._give)

@@ -5,6 +5,16 @@ Pure. Runs in the master.
 
 from __future__ import annotations
 
+from prefork.config import Pool
+from prefork.master.plan import Worker
+
+
+def not_ready(worker: Worker, config: Pool) -> str:
+    """Return that a worker did not get ready, and within what time if that was it."""
+    late = worker.reason == "boot-timeout"
+    within = f" within timeouts.boot ({config.timeouts.boot:g} s)" if late else ""
+    return f"worker {config.name}.{worker.slot} did not get ready{within}"
+
 
 def told(what: str, details: str) -> tuple[str, str | None]:
     """Return the message and the traceback, if there is one, for what a mold or worker said of its failure.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prefork.config import Pool, WorkerRange
 from prefork.master.scaling_rule import Bounds
 
 
+@dataclass(slots=True)
 class Floor:
     """The number of workers below which a pool that scales itself does not go."""
 
-    def __init__(self) -> None:
-        self._workers = 0
-        self._before_reload = 0
+    _workers: int = 0
+    _before_reload: int = 0
 
     def ask(self, config: Pool, wanted: int, most: int) -> int:
         """Ask for so many workers; return how many that may be: never below ``workers.min``."""

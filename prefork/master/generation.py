@@ -5,6 +5,7 @@ Runs in the master.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefork.config import Pool as PoolConfig
@@ -13,11 +14,23 @@ from prefork.contexts import Contexts
 from prefork.heritage import Heritage, InheritedListener
 from prefork.master.listeners import Listener, key_of
 from prefork.master.plan import Plan, batch_size
+from prefork.records import Descriptor
 from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard
 
 SPARE_CELLS = 64
 """Cells beyond twice the wanted workers: for scaling by signals, and for spawns that got lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """A generation that goes on under the next version of the master."""
+
+    number: int
+    config: PoolConfig
+    wanted: int
+    listeners: tuple[Descriptor, ...]
+    scoreboard: Descriptor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +67,33 @@ class Generation:
             doorbell=doorbell,
         )
         return cls(number, config, wanted, listeners, scoreboard, relay, tls)
+
+    @classmethod
+    def adopt(
+        cls, record: GenerationRecord, listeners: Mapping[int, Listener], doorbell: int, relay: Relay
+    ) -> Generation:
+        """Take over one that an older version of this process has made; ``listeners`` by their descriptors.
+
+        A private key is in no record: the next mold, if there is one, reads it again.
+        """
+        return cls(
+            record.number,
+            record.config,
+            record.wanted,
+            tuple(listeners[fd] for fd in record.listeners),
+            Scoreboard(record.scoreboard, doorbell),
+            relay,
+            Contexts(),
+        )
+
+    def record(self) -> GenerationRecord:
+        return GenerationRecord(
+            self.number,
+            self.config,
+            self.wanted,
+            tuple(Descriptor(listener.fileno()) for listener in self.listeners if listener.fileno() >= 0),
+            Descriptor(self.scoreboard.fd),
+        )
 
     def plan(self, before: int | None = None) -> Plan:
         """Return what the slot table should aim at.

@@ -23,12 +23,25 @@ from prefork.master.listen_queue import queue_depth
 from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
 from prefork.quiesce import quiesce
+from prefork.records import Descriptor
 
 if TYPE_CHECKING:
     from prefork.log import Log
 
 RETRY_INTERVAL_S = 0.1
 PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRecord:
+    """A listener that stays open for the next version of the master."""
+
+    fd: Descriptor
+    key: str
+    address: str
+    backlog: int
+    inherited: bool
+    file: SocketFile | None
 
 
 @dataclass(eq=False)
@@ -45,6 +58,16 @@ class Listener:
     backlog: int
     inherited: bool = False
     file: SocketFile | None = None
+
+    @classmethod
+    def adopt(cls, record: ListenerRecord) -> Listener:
+        """Take over one that an older version of this process has opened."""
+        sock = socket.socket(fileno=record.fd)
+        return cls(record.key, sock, record.address, record.backlog, record.inherited, record.file)
+
+    def record(self) -> ListenerRecord:
+        fd = Descriptor(self.fileno())
+        return ListenerRecord(fd, self.key, self.address, self.backlog, self.inherited, self.file)
 
     @property
     def family(self) -> int:

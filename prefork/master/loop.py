@@ -35,16 +35,16 @@ class Loop:
     ``on_error`` is called in the handler of an exception that a callback lets out; the loop goes on.
     """
 
-    def __init__(self, on_error: Callable[[], None]) -> None:
+    def __init__(self, on_error: Callable[[], None], ran_until: float | None = None) -> None:
         self._on_error = on_error
         self._epoll = select.epoll()
-        self._readable: dict[int, Callable[[], None]] = {}
+        self._readable: dict[int, Callable[[], object]] = {}
         self._timers: list[Timer] = []
         self._serial = 0
-        self._ran_until = monotonic()
+        self._ran_until = monotonic() if ran_until is None else ran_until
         """The last instant at which the master is known to have run."""
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call back whenever ``fd`` is readable or at its end."""
         self._readable[fd] = callback
         self._epoll.register(fd, select.EPOLLIN)
@@ -102,7 +102,7 @@ class Loop:
             if not timer.cancelled:
                 self._call(timer.callback)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def _call(self, callback: Callable[[], object]) -> None:
         try:
             callback()
         except Exception:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 from prefork.channel import Message
 from prefork.log import Log
 from prefork.master.backoff import BackOff
+from prefork.master.generation import Generation
 from prefork.master.loop import Loop, Timer
-from prefork.master.mold_process import MoldProcess, MoldState
+from prefork.master.mold_process import MoldProcess, MoldProcessRecord, MoldState
 from prefork.process import Exit
 
 
@@ -32,29 +34,41 @@ class MoldOwner(Protocol):
         """The mold did not get ready, or died: call ``retry``, or give the generation up."""
 
 
+@dataclass(frozen=True, slots=True)
+class MoldRecord:
+    """A mold that is kept by the next version of the master."""
+
+    generation: int
+    process: MoldProcessRecord | None
+    preload: bool
+    backoff: BackOff
+    ready_at: float | None
+    waits: bool
+    """Another process is to be started after a while."""
+    dismissed: bool
+    failed: bool
+
+
 class MoldKeeper:
     """The mold of one generation of a pool, in all its lives."""
 
     def __init__(
         self,
-        pool: str,
-        generation: int,
+        generation: Generation,
         loop: Loop,
         log: Log,
         owner: MoldOwner,
-        *,
         spawn: Callable[[int, int, bool], int],
-        preload: bool,
-        boot_s: float,
     ) -> None:
         """``spawn(channel, last_words, preload)`` runs in the child and is the mold's life."""
         self._loop = loop
-        self._log = log.bind(f"{pool} mold gen {generation}", pool=pool, generation=generation)
-        self._generation = generation
+        pool, number = generation.config.name, generation.number
+        self._log = log.bind(f"{pool} mold gen {number}", pool=pool, generation=number)
+        self._generation = number
         self._owner = owner
         self._spawn = spawn
-        self._preload = preload
-        self._boot_s = boot_s
+        self._preload = generation.config.preload is not False
+        self._boot_s = generation.config.timeouts.boot
         self._process: MoldProcess | None = None
         self._backoff = BackOff()
         self._ready_at: float | None = None
@@ -75,7 +89,7 @@ class MoldKeeper:
         self._failed = False
         self._ready_at = None
         try:
-            self._process = MoldProcess(
+            self._process = MoldProcess.start(
                 self._loop,
                 lambda channel, last_words: self._spawn(channel, last_words, self._preload),
                 boot_s=self._boot_s,
@@ -87,6 +101,30 @@ class MoldKeeper:
             self._timer = self._loop.call_later(0, lambda: self._fail(reason, ""))
             return
         self._log.debug("mold-started", f"pid {self._process.pid}", pid=self._process.pid)
+
+    def adopt(self, record: MoldRecord) -> None:
+        """Go on where an older version of this process had got to, instead of ``start``."""
+        self._preload, self._backoff = record.preload, record.backoff
+        self._ready_at, self._dismissed, self._failed = record.ready_at, record.dismissed, record.failed
+        if record.process is not None:
+            self._process = MoldProcess.adopt(
+                self._loop, record.process, boot_s=self._boot_s, on_message=self._said
+            )
+        if record.waits:
+            left_s = max(0.0, (record.backoff.retry_at or 0.0) - monotonic())
+            self._timer = self._loop.call_later(left_s, self.start)
+
+    def record(self) -> MoldRecord:
+        return MoldRecord(
+            self._generation,
+            None if self._process is None else self._process.record(),
+            self._preload,
+            self._backoff,
+            self._ready_at,
+            self._timer is not None,
+            self._dismissed,
+            self._failed,
+        )
 
     @property
     def pid(self) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
 
@@ -15,6 +16,7 @@ from prefork.last_words import LastWords
 from prefork.master.loop import Loop, Timer
 from prefork.master.worker_states import ABORT_S
 from prefork.process import Process, spawn
+from prefork.records import Descriptor
 
 LEAVE_S = 1.0
 """A mold that is not needed any more has this long to notice before it is killed."""
@@ -31,42 +33,102 @@ class MoldState(Enum):
     """it leaves because its import left behind what a fork does not keep"""
 
 
+@dataclass(frozen=True, slots=True)
+class MoldProcessRecord:
+    """A mold that goes on under the next version of the master."""
+
+    pid: int
+    channel: Descriptor | None
+    last_words: Descriptor
+    state: MoldState
+    was_ready: bool
+    timed_out: bool
+    started_at: float
+
+
+OnMessage = Callable[["MoldProcess", Message], None]
+
+
 class MoldProcess:
-    """One mold process. ``on_message`` is told what it says."""
+    """One mold process."""
 
     def __init__(
         self,
         loop: Loop,
-        main: Callable[[int, int], int],
+        pid: int,
+        channel: Channel | None,
+        last_words: LastWords,
+        on_message: OnMessage,
         *,
-        boot_s: float,
-        on_message: Callable[[MoldProcess, Message], None],
+        started_at: float,
     ) -> None:
-        """Fork it; ``main`` gets the descriptors of the mold's own channel and last words."""
+        """``on_message`` is told what it says."""
         self.state = MoldState.LOADING
         self.was_ready = False
         self.timed_out = False
         """It was ended because its boot timeout passed."""
-        self.started_at = monotonic()
+        self.started_at = started_at
+        self.last_words = last_words
         self._loop = loop
         self._on_message = on_message
-        self._channel: Channel | None
-        self._channel, theirs = Channel.pair()
+        self._channel = channel
+        self._process = Process(pid)
+        self._timer: Timer | None = None
+        if channel is not None:
+            loop.watch(channel.fileno(), self.read)
+
+    @classmethod
+    def start(
+        cls, loop: Loop, main: Callable[[int, int], int], *, boot_s: float, on_message: OnMessage
+    ) -> MoldProcess:
+        """Fork one; ``main`` gets the descriptors of its own channel and last words. Raises ``OSError``."""
+        ours, theirs = Channel.pair()
         try:
-            self.last_words = LastWords()
+            last_words = LastWords()
             try:
-                pid = spawn(lambda: main(theirs.fileno(), self.last_words.fd))
+                pid = spawn(lambda: main(theirs.fileno(), last_words.fd))
             except OSError:
-                self.last_words.close()
+                last_words.close()
                 raise
         except OSError:
-            self._channel.close()
+            ours.close()
             raise
         finally:
             theirs.close()
-        self._process = Process(pid)
-        self._timer: Timer | None = loop.call_later(boot_s, self._boot_timed_out) if boot_s else None
-        loop.watch(self._channel.fileno(), self.read)
+        made = cls(loop, pid, ours, last_words, on_message, started_at=monotonic())
+        made._limit_boot(boot_s)
+        return made
+
+    @classmethod
+    def adopt(
+        cls, loop: Loop, record: MoldProcessRecord, *, boot_s: float, on_message: OnMessage
+    ) -> MoldProcess:
+        """Take over one that an older version of this process has forked."""
+        channel = None if record.channel is None else Channel.from_fd(record.channel)
+        words = LastWords(record.last_words)
+        made = cls(loop, record.pid, channel, words, on_message, started_at=record.started_at)
+        made.state, made.was_ready, made.timed_out = record.state, record.was_ready, record.timed_out
+        if made.state is MoldState.LOADING:
+            made._limit_boot(boot_s)
+        elif made.state is not MoldState.READY:
+            made._timer = loop.call_later(LEAVE_S, made._kill)
+        return made
+
+    def record(self) -> MoldProcessRecord:
+        return MoldProcessRecord(
+            self.pid,
+            None if self._channel is None else Descriptor(self._channel.fileno()),
+            Descriptor(self.last_words.fd),
+            self.state,
+            self.was_ready,
+            self.timed_out,
+            self.started_at,
+        )
+
+    def _limit_boot(self, boot_s: float) -> None:
+        if boot_s:
+            left_s = max(0.0, self.started_at + boot_s - monotonic())
+            self._timer = self._loop.call_later(left_s, self._boot_timed_out)
 
     @property
     def pid(self) -> int:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prefork.log import Log
 from prefork.master.cgroup import OomWatch
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
-from prefork.master.mold_keeper import MoldKeeper, MoldOwner
+from prefork.master.mold_keeper import MoldKeeper, MoldOwner, MoldRecord
 from prefork.process import Exit
 
 
@@ -26,6 +27,10 @@ class Means:
     """The life of a mold: its generation, the descriptors of its channel and last words, whether it preloads."""
     oom: OomWatch
 
+    def is_oom_kill(self, exit: Exit) -> bool:
+        """Tell whether the kernel ended a process for lack of memory."""
+        return exit.signal == "SIGKILL" and self.oom.has_killed()
+
 
 class Molds:
     """The molds of a pool by the number of their generation; ``owner`` is told how they do."""
@@ -38,18 +43,22 @@ class Molds:
 
     def start(self, generation: Generation) -> None:
         """Start the mold of a new generation."""
+        self._keep(generation).start()
+
+    def adopt(self, generation: Generation, record: MoldRecord) -> None:
+        """Take over a mold that an older version of this process has kept."""
+        self._keep(generation).adopt(record)
+
+    def record(self) -> tuple[MoldRecord, ...]:
+        return tuple(keeper.record() for keeper in self._keepers.values())
+
+    def _keep(self, generation: Generation) -> MoldKeeper:
+        means = self._means
         self.generations[generation.number] = generation
-        self._keepers[generation.number] = MoldKeeper(
-            generation.config.name,
-            generation.number,
-            self._means.loop,
-            self._means.log,
-            self._owner,
-            spawn=lambda channel, words, preload: self._means.mold_main(generation, channel, words, preload),
-            preload=generation.config.preload is not False,
-            boot_s=generation.config.timeouts.boot,
+        keeper = self._keepers[generation.number] = MoldKeeper(
+            generation, means.loop, means.log, self._owner, partial(means.mold_main, generation)
         )
-        self._keepers[generation.number].start()
+        return keeper
 
     def pid_of(self, number: int) -> int | None:
         """Return the process of a generation's mold, None if there is none now."""
@@ -80,12 +89,12 @@ class Molds:
         for keeper in self._keepers.values():
             keeper.send(kind, fds)
 
-    def child_died(self, pid: int, reap: Callable[[int], Exit], is_oom_kill: Callable[[Exit], bool]) -> bool:
+    def child_died(self, pid: int, reap: Callable[[int], Exit]) -> bool:
         """Reap a child if it is a mold; return whether it is."""
         for keeper in self._keepers.values():
             if keeper.pid == pid:
                 exit = reap(pid)
-                keeper.died(exit, oom_killed=is_oom_kill(exit))
+                keeper.died(exit, oom_killed=self._means.is_oom_kill(exit))
                 return True
         return False
 

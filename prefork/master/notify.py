@@ -16,7 +16,7 @@ class Notifier:
     ``watchdog_interval_s`` is how often to call ``watchdog``: half of the unit's ``WatchdogSec=``.
     """
 
-    address: str | bytes | None = None
+    address: str | None = None
     watchdog_interval_s: float | None = None
 
     def ready(self, status: str = "") -> None:
@@ -41,7 +41,7 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
-                sock.sendto("\n".join(assignments).encode("utf-8", "replace"), self.address)
+                sock.sendto("\n".join(assignments).encode("utf-8", "replace"), _where(self.address))
         except OSError:
             pass  # a message lost is better than a server that stops for it
 
@@ -57,8 +57,12 @@ def take_notifier(environ: MutableMapping[str, str] | None = None) -> Notifier:
     interval = None
     if usec.isascii() and usec.isdigit() and int(usec) and pid in ("", str(os.getpid())):
         interval = int(usec) / 2 / 1_000_000
-    # An abstract address begins with a NUL, which the variable cannot hold.
-    return Notifier(b"\0" + os.fsencode(path[1:]) if path.startswith("@") else path, interval)
+    return Notifier(path, interval)
+
+
+def _where(path: str) -> str | bytes:
+    """Return the address: an abstract one begins with a NUL, which the variable cannot hold."""
+    return b"\0" + os.fsencode(path[1:]) if path.startswith("@") else path
 
 
 def _status(text: str) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ Runs in the master; ``run_mold`` runs in the child.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakSet
 
 from prefork import privileges
@@ -22,7 +21,8 @@ from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
 from prefork.master.molds import Means
-from prefork.master.pool import Pool, Watcher
+from prefork.master.pool import Pool
+from prefork.master.pool_terms import PoolRecord, Watcher
 from prefork.master.request_watch import RequestWatch
 from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard
@@ -35,8 +35,16 @@ class Nursery:
     """Makes generations of pools, which share one lifeline, doorbell and set of logs."""
 
     def __init__(
-        self, server: str, loop: Loop, logs: Logs, log: Log, requests: RequestWatch, mold_main: MoldMain
+        self,
+        server: str,
+        lifeline: int,
+        loop: Loop,
+        logs: Logs,
+        log: Log,
+        requests: RequestWatch,
+        mold_main: MoldMain,
     ) -> None:
+        """``lifeline`` is the end that children watch."""
         self._server = server
         self._logs = logs
         self._log = log
@@ -45,8 +53,7 @@ class Nursery:
         self._room_for_connections = 0
         """The most connections of a worker that the limit of open files was raised for; a limit that an operator
         lowers meanwhile stays."""
-        # Nothing is ever written: at its end-of-file the master is dead. The other end stays open with it.
-        self._lifeline, self._lifeline_ours = os.pipe2(os.O_CLOEXEC)
+        self._lifeline = lifeline
         self._contexts: WeakSet[Contexts] = WeakSet()
         self._means = Means(loop, log, self._run_mold, OomWatch())
 
@@ -85,7 +92,7 @@ class Nursery:
             wanted,
             tuple(listeners),
             doorbell=self._requests.doorbell,
-            relay=pool.relay if pool is not None else Relay(),
+            relay=pool.relay if pool is not None else Relay.make(),
             tls=contexts,
         )
         self._requests.adopt(made.scoreboard)
@@ -93,6 +100,17 @@ class Nursery:
             pool = Pool(made, self._means, watcher)
         pool.add(made)
         return pool
+
+    def adopt_pool(self, record: PoolRecord, listeners: Mapping[int, Listener], watcher: Watcher) -> Pool:
+        """Take over a pool that an older version of this process has run; ``listeners`` by their descriptors."""
+        relay = Relay.adopt(*record.relay)
+        doorbell = self._requests.doorbell
+        generations = {
+            each.number: Generation.adopt(each, listeners, doorbell, relay) for each in record.generations
+        }
+        for generation in generations.values():
+            self._contexts.add(generation.tls)
+        return Pool.adopt(record, generations, self._means, watcher)
 
     def _run_mold(self, generation: Generation, channel: int, last_words: int, preload: bool) -> int:
         heritage = generation.heritage(
@@ -105,6 +123,10 @@ class Nursery:
         )
         for contexts in self._contexts - {generation.tls}:
             contexts.forget()  # no pool has the private keys of another
+        if not generation.tls.by_listener:  # there is no TLS, or the generation is older than this program
+            generation.tls.by_listener.update(
+                contexts_of(generation.config, generation.listeners).by_listener
+            )
         return self._mold_main(
             heritage, generation.config, self._logs, generation.scoreboard, generation.tls, preload
         )

@@ -6,7 +6,7 @@ Runs in the master.
 from __future__ import annotations
 
 from prefork.log import Log
-from prefork.master.plan import Worker
+from prefork.master.plan import BackedOff, Worker
 from prefork.process import Exit
 from prefork.scoreboard import Counts
 
@@ -86,3 +86,14 @@ def write_obituary(
         traceback=stack or None,
     )
     return facts
+
+
+def tell_back_off(log: Log, pool: str, wait: BackedOff) -> None:
+    """Log that a slot waits before it gets a successor."""
+    log.warning(
+        "slot-backs-off",
+        f"{pool}.{wait.slot}: failure {wait.failures} in a row, next worker in {wait.delay_s:.1f} s",
+        slot=f"{pool}.{wait.slot}",
+        failures=wait.failures,
+        delay_s=round(wait.delay_s, 3),
+    )

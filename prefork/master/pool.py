@@ -8,41 +8,30 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import Protocol
 
-from prefork.channel import Channel, ChannelClosed, Message
+from prefork import records
+from prefork.channel import ChannelClosed, Message
 from prefork.log import Log
+from prefork.master import obituary
+from prefork.master.crew import Crew
 from prefork.master.errands import Errands
-from prefork.master.failure import told
+from prefork.master.failure import not_ready, told
 from prefork.master.floor import Floor
 from prefork.master.generation import Generation
 from prefork.master.living_stacks import ask_stack
 from prefork.master.molds import Means, Molds
-from prefork.master.obituary import EXPECTED, OF_WORKERS, write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.pool_hooks import PoolHooks
+from prefork.master.pool_terms import PoolRecord, Watcher
 from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
-from prefork.master.spawn_orders import SpawnOrders
 from prefork.master.worker_link import WorkerLink
 from prefork.master.worker_states import Reaction, State
-from prefork.process import Exit, Process
+from prefork.process import Exit
+from prefork.records import Descriptor
 from prefork.scoreboard import Cell, Counts
-
-
-class Watcher(Protocol):
-    """What a pool tells the supervisor."""
-
-    def gate_reached(self, pool: Pool, generation: int) -> None:
-        """The first batch of a generation is ready."""
-
-    def all_ready(self, pool: Pool, generation: int) -> None:
-        """Every slot has a ready worker of the generation."""
-
-    def generation_failed(self, pool: Pool, generation: int, reason: str, details: str) -> None:
-        """A generation that has not taken over yet cannot; ``details`` may be a traceback."""
 
 
 class Pool:
@@ -61,15 +50,44 @@ class Pool:
         self._molds = Molds(means, self)
         self.generations = self._molds.generations
         """Those that still have processes."""
-        self._links: dict[int, WorkerLink] = {}
-        self._by_pid: dict[int, Worker] = {}
-        self._orders = SpawnOrders(self._order)
+        self._crew = Crew(means.loop, self._order, self._read)
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
         self._closing = False
         self._floor = Floor()
         errands = Errands(self.name, means.loop, means.log, self._order_hook, self._farewell)
         self._hooks = PoolHooks(lambda: self.current.config, errands)
+
+    @classmethod
+    def adopt(
+        cls, record: PoolRecord, generations: Mapping[int, Generation], means: Means, watcher: Watcher
+    ) -> Pool:
+        """Take over a pool that an older version of this process has run, with all its processes."""
+        pool = cls(generations[record.current], means, watcher)
+        records.restore(pool.table, record.table)
+        pool.totals, pool._closing, pool._floor = record.totals, record.closing, record.floor
+        pool._hooks.adopt(record.hooks)
+        for mold in record.molds:
+            pool._molds.adopt(generations[mold.generation], mold)
+        pool._crew.adopt(record.crew, pool.table.workers)
+        return pool
+
+    def record(self) -> PoolRecord:
+        """Return all that the next version of the master must know."""
+        number = self.current.number
+        return PoolRecord(
+            # Of a pool that leaves the current generation may be gone, and an older one not.
+            number if number in self.generations else max(self.generations),
+            (Descriptor(self.relay.way_in.fileno()), Descriptor(self.relay.way_out.fileno())),
+            self.totals,
+            self._closing,
+            self._floor,
+            records.plain(self.table),
+            tuple(generation.record() for generation in self.generations.values()),
+            self._molds.record(),
+            self._crew.record(),
+            self._hooks.record(),
+        )
 
     # What the supervisor asks for
 
@@ -160,8 +178,7 @@ class Pool:
 
     def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
         """Send an order to every worker that can be reached."""
-        for link in self._links.values():
-            link.send(kind, fds, **fields)
+        self._crew.broadcast(kind, fds, **fields)
 
     def broadcast_to_molds(self, kind: str, fds: Sequence[int] = ()) -> None:
         self._molds.broadcast(kind, fds)
@@ -176,7 +193,7 @@ class Pool:
 
     def ask_stack(self, worker: Worker, then: Callable[[str], None]) -> None:
         """Have ``then`` told the stack of what a worker runs, "" if that cannot be known."""
-        if (link := self._links.get(worker.id)) is not None:
+        if (link := self._crew.link_to(worker)) is not None:
             ask_stack(self._means.loop, link, then)
 
     def worker_of_cell(self, generation: int, cell: int) -> Worker | None:
@@ -229,12 +246,12 @@ class Pool:
 
     def child_died(self, pid: int, reap: Callable[[int], Exit]) -> bool:
         """Reap a child if it is a mold or a worker of this pool; return whether it is."""
-        if self._molds.child_died(pid, reap, self._is_oom_kill):
+        if self._molds.child_died(pid, reap):
             self._forget_generations()
             return True
         if self._hooks.errands.child_died(pid, reap):
             return True
-        worker = self._by_pid.get(pid)
+        worker = self._crew.worker_of(pid)
         if worker is None:
             return False
         self._read(worker)  # what it said last
@@ -250,24 +267,22 @@ class Pool:
 
     def _bury(self, worker: Worker, exit: Exit) -> None:
         now = monotonic()
-        del self._by_pid[exit.pid]
-        link = self._links.pop(worker.id)
+        link = self._crew.let_go(worker)
         cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
         counts = cell.counts()
         self.totals = self.totals.plus(counts)
         cell.clear()
-        oom = self._is_oom_kill(exit) and worker.state is not State.KILLED
+        oom = self._means.is_oom_kill(exit) and worker.state is not State.KILLED
         stack = link.last_words.read()
         link.close()
-        facts = write_obituary(self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack)
+        facts = obituary.write_obituary(
+            self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack
+        )
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
-        if exit.exit_status != 0 or worker.reason not in EXPECTED:
+        if exit.exit_status != 0 or worker.reason not in obituary.EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
-
-    def _is_oom_kill(self, exit: Exit) -> bool:
-        return exit.signal == "SIGKILL" and self._means.oom.has_killed()
 
     # Carrying out
 
@@ -283,57 +298,43 @@ class Pool:
                 case AllReady(generation):
                     self._watcher.all_ready(self, generation)
                 case BootFailed(worker):
-                    reason = f"worker {self.name}.{worker.slot} did not get ready"
-                    if worker.reason == "boot-timeout":
-                        boot_s = self.generations[worker.generation].config.timeouts.boot
-                        reason += f" within timeouts.boot ({boot_s:g} s)"
+                    reason = not_ready(worker, self.generations[worker.generation].config)
                     self._watcher.generation_failed(self, worker.generation, reason, failure)
-                case BackedOff(slot, delay_s, failures):
-                    self._log.warning(
-                        "slot-backs-off",
-                        f"{self.name}.{slot}: failure {failures} in a row, next worker in {delay_s:.1f} s",
-                        slot=f"{self.name}.{slot}",
-                        failures=failures,
-                        delay_s=round(delay_s, 3),
-                    )
-        self._orders.give()
+                case BackedOff():
+                    obituary.tell_back_off(self._log, self.name, action)
+        self._crew.give_orders()
         self._farewell()
 
     def _spawn(self, worker: Worker) -> None:
         try:
-            link = WorkerLink(self._means.loop)
+            self._crew.spawn(worker)
         except OSError as error:
             why = f"cannot make a channel: {error.strerror}"
             self.log_of(worker).error("spawn-failed", why)
             # Later, as any other failed spawn: the table is in the middle of a decision.
             self._means.loop.call_later(0, lambda: self._carry_out(self.table.lose(worker, monotonic()), why))
-            return
-        self._links[worker.id] = link
-        link.watch(lambda: self._read(worker))
-        self._orders.add(worker, link.theirs)
 
-    def _order(self, worker: Worker, channel: Channel) -> None:
-        fds = [channel.fileno(), self._links[worker.id].last_words.fd]
+    def _order(self, worker: Worker, fds: Sequence[int]) -> None:
         if not self._molds.send(worker.generation, "spawn", fds, slot=worker.slot, cell=worker.cell):
             self._log.debug(
                 "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
             )
 
     def _react(self, worker: Worker, reaction: Reaction) -> None:
-        link = self._links.get(worker.id)
+        link = self._crew.link_to(worker)
         match reaction:
             case Reaction.DRAIN if link is not None:
                 link.send("drain", reason=worker.reason, empty_listeners=self._empty_listeners)
             case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
                 number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
-                if worker.ready_at is not None or worker.reason not in EXPECTED:
+                if worker.ready_at is not None or worker.reason not in obituary.EXPECTED:
                     self.log_of(worker).warning(
                         "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
                     )
                 link.process.signal(number)
             case Reaction.FORGET if link is not None:
-                write_obituary_of_unborn(self.log_of(worker), worker)
-                self._links.pop(worker.id).close()
+                obituary.write_obituary_of_unborn(self.log_of(worker), worker)
+                self._crew.let_go(worker).close()
 
     # Hooks
 
@@ -349,7 +350,7 @@ class Pool:
     # What workers say
 
     def _read(self, worker: Worker) -> None:
-        link = self._links.get(worker.id)
+        link = self._crew.link_to(worker)
         if link is None:
             return
         try:
@@ -363,8 +364,7 @@ class Pool:
         now = monotonic()
         match message.kind:
             case "hello" if worker.pid is None and message.pid:
-                link.process = Process(message.pid)
-                self._by_pid[message.pid] = worker
+                self._crew.met(worker, message.pid)
                 self._carry_out(self.table.hello(worker, message.pid, now))
             case "ready":
                 if worker.state is State.BOOTING:
@@ -386,7 +386,9 @@ class Pool:
                 self._carry_out(self.table.late(worker, f"{request} after {elapsed_s} s", now))
             case "leave" if not self.table.is_stopping:
                 reason = str(message.fields.get("reason"))
-                self._carry_out(self.table.leave(worker, reason if reason in OF_WORKERS else "asked", now))
+                self._carry_out(
+                    self.table.leave(worker, reason if reason in obituary.OF_WORKERS else "asked", now)
+                )
 
     # Ends
 

@@ -6,14 +6,25 @@ Runs in the master; the hooks run in helper processes, see ``errands``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 from prefork.config import Pool as PoolConfig
-from prefork.master.errands import Errands
+from prefork.master.errands import Errands, ErrandsRecord
 from prefork.process import Exit
 
 EXIT_HOOK_S = 2.0
 """What ``server_exit`` has left of the time to stop at least; less if that is more than a tenth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HooksRecord:
+    """The hooks of a pool, as they go on under the next version of the master."""
+
+    was_ready: bool
+    stop_reason: str
+    exit_told: bool
+    errands: ErrandsRecord
 
 
 class PoolHooks:
@@ -25,6 +36,15 @@ class PoolHooks:
         self._was_ready = False
         self._stop_reason = ""
         self._exit_told = False
+
+    def record(self) -> HooksRecord:
+        return HooksRecord(self._was_ready, self._stop_reason, self._exit_told, self.errands.record())
+
+    def adopt(self, record: HooksRecord) -> None:
+        """Go on where an older version of this process had got to."""
+        self._was_ready, self._stop_reason = record.was_ready, record.stop_reason
+        self._exit_told = record.exit_told
+        self.errands.adopt(record.errands)
 
     def announce_ready(self, addresses: Sequence[str]) -> None:
         """The server serves with this pool; tell ``server_ready``, the first time."""

@@ -27,6 +27,9 @@ class Master(Tools, Protocol):
     def internal_error(self) -> None:
         """Report the exception that is being handled as a mistake of our own."""
 
+    def became_idle(self) -> None:
+        """No reload runs or waits."""
+
 
 class Reloads:
     """At most one reload at a time, and one that waits."""
@@ -46,20 +49,30 @@ class Reloads:
         self._loop = loop
         self._log = log
         self._notifier = notifier
-        self._started_with = estate.config
+        self.started_with = estate.config
         """Some of its keys hold until a restart, whatever reloads say."""
-        self._last_generation = estate.generation
+        self.last_generation = estate.generation
+        """The highest number that a reload has had, also a failed one."""
         self._current: Reload | None = None
         self._is_wanted = False
         """One more is to be done after what goes on now."""
+        self._is_due = False
+        """It is about to begin."""
 
     @property
     def coming_pools(self) -> Collection[Pool]:
         """The pools that the current reload adds."""
         return () if self._current is None else self._current.new_pools.values()
 
+    @property
+    def is_idle(self) -> bool:
+        """The server serves, no reload runs or waits, and no listener closes."""
+        waits = self._is_wanted or self._is_due
+        return self._estate.state is ServerState.SERVING and not self._estate.closing and not waits
+
     def request(self) -> None:
         """Read the config again and roll to it; what comes in the middle of something is done after that."""
+        self._is_due = False
         estate = self._estate
         if estate.state is ServerState.STOPPING:
             self._log.info("reload-ignored", "no reload: the server stops")
@@ -75,8 +88,10 @@ class Reloads:
     def do_waiting(self) -> None:
         """Do the reload that waits, if there is one and nothing is in its way any more."""
         if self._is_wanted and self._estate.state is ServerState.SERVING and not self._estate.closing:
-            self._is_wanted = False
+            self._is_wanted, self._is_due = False, True
             self._loop.call_later(0, self.request)
+        elif self.is_idle:
+            self._master.became_idle()
 
     def gate_reached(self, pool: Pool, generation: int) -> None:
         """The pool has the first batch of a generation ready."""
@@ -117,19 +132,19 @@ class Reloads:
 
     def _begin(self) -> None:
         self._estate.state = ServerState.RELOADING
-        self._last_generation += 1
+        self.last_generation += 1
         self._notifier.reloading("reloading")
-        self._log.info("reload-started", f"reload to generation {self._last_generation}")
+        self._log.info("reload-started", f"reload to generation {self.last_generation}")
         try:
             config = self._read_config().config
-            for key in needs_restart(self._started_with, config):
+            for key in needs_restart(self.started_with, config):
                 self._log.warning(
                     "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
                 )
             config, complaint = fit(config, self._estate.pools, memory_use())
             if complaint:
                 self._log.warning("reload-one-by-one", complaint)
-            self._current = Reload(self._estate, config, self._last_generation, self._master)
+            self._current = Reload(self._estate, config, self.last_generation, self._master)
             self._current.start()
         except Exception as error:  # an OSError says that there are no more descriptors, processes or memory
             if not isinstance(error, PreforkError | OSError):
@@ -138,7 +153,7 @@ class Reloads:
             self._log.error(
                 "reload-failed",
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
-                generation=self._last_generation,
+                generation=self.last_generation,
             )
 
     def _commit(self, reload: Reload) -> None:

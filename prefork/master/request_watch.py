@@ -34,6 +34,11 @@ UNHEARD_NS = 1_000_000_000
 """A request that rang this long before it was seen counts from then: the master was suspended."""
 
 
+def make_doorbell() -> int:
+    """Return an eventfd for the workers to ring."""
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
 class _Key(NamedTuple):
     pool: str
     generation: int
@@ -58,8 +63,8 @@ class _Seen:
 class RequestWatch:
     """Looks at running requests when ``next_look`` (monotonic seconds, None for never) has come."""
 
-    def __init__(self, log: Log) -> None:
-        self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    def __init__(self, log: Log, doorbell: int) -> None:
+        self.doorbell = doorbell
         self.next_look: float | None = None
         self._log = log
         self._asleep = True
@@ -76,6 +81,13 @@ class RequestWatch:
     def is_asleep(self) -> bool:
         """No request runs that has a limit, as far as is known."""
         return self._asleep
+
+    def take_over(self, scoreboards: Iterable[Scoreboard]) -> None:
+        """Begin with scoreboards whose workers may run requests: nobody needs to ring before the first look."""
+        self._asleep = False
+        for scoreboard in scoreboards:
+            self.adopt(scoreboard)
+        self.next_look = monotonic_ns() / 1e9
 
     def rung(self) -> None:
         """Take the doorbell's call: look at once."""

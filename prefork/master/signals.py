@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 WATCHED = (
@@ -29,6 +31,21 @@ STOPPING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 
 def _only_wake(number: int, frame: FrameType | None) -> None:
     """Do nothing; a handler must exist so that the interpreter writes to the pipe."""
+
+
+@contextmanager
+def all_blocked() -> Iterator[None]:
+    """Hold all signals back while the block runs, and across an exec in it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def unblock_all() -> None:
+    """Let come what was held back, across an exec, too."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class SignalPipe:

@@ -37,6 +37,7 @@ from prefork.master.plan import (
     leavers_at_once,
 )
 from prefork.master.worker_states import ABORT_S, ACTIVE, REKILL_S, Event, Reaction, State, transition
+from prefork.records import TRANSIENT
 
 MOST_FAILURES_ON_TRIAL = 3
 """A new generation whose workers die this often in one slot, though they got ready, is given up."""
@@ -63,7 +64,7 @@ class SlotTable:
     """The workers of one pool. ``random`` returns a float in [0, 1)."""
 
     plan: Plan
-    random: Callable[[], float]
+    random: Callable[[], float] = field(metadata=TRANSIENT)
     wanted: int = field(init=False)
     workers: dict[int, Worker] = field(init=False, default_factory=dict)
     _previous: Plan | None = field(init=False, default=None)
@@ -73,7 +74,7 @@ class SlotTable:
     _established: bool = field(init=False, default=False)
     """The pool has served once."""
     _gate_open: bool = field(init=False, default=True)
-    _announced: set[type] = field(init=False, default_factory=set)
+    _announced: set[type] = field(init=False, default_factory=set, metadata=TRANSIENT)
     _molds: set[int] = field(init=False, default_factory=set)
     _backoffs: dict[int, BackOff] = field(init=False, default_factory=dict)
     _stopping: bool = field(init=False, default=False)

@@ -6,11 +6,12 @@ Runs in the master.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from prefork.channel import Channel
 from prefork.master.plan import Worker
 from prefork.master.worker_states import State
+from prefork.records import Descriptor
 
 UNANSWERED = 64
 """A ``SOCK_SEQPACKET`` pair holds more than 200 messages of this size at the smallest buffer in use."""
@@ -27,6 +28,18 @@ class SpawnOrders:
     def add(self, worker: Worker, channel: Channel) -> None:
         """Have a worker forked when its turn has come; ``give`` must follow."""
         self._waiting.append((worker, channel))
+
+    def record(self) -> dict[int, Descriptor]:
+        """Return the ends of channels of those that still wait, by the worker's id."""
+        return {worker.id: Descriptor(channel.fileno()) for worker, channel in self._waiting}
+
+    def adopt(self, workers: Iterable[Worker], waiting: Mapping[int, int]) -> None:
+        """Go on where an older version of this process had got to; ``give`` must follow."""
+        for worker in workers:
+            if worker.id in waiting:
+                self.add(worker, Channel.from_fd(waiting[worker.id]))
+            else:
+                self._sent.append(worker)
 
     def give(self) -> None:
         """Send what may be sent. To be called after whatever happens to workers."""

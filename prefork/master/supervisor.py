@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic, sleep
 
 from prefork import __version__
@@ -17,72 +18,143 @@ from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus
 from prefork.log import Logs
-from prefork.master.activation import take_activation
 from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
-from prefork.master.notify import take_notifier
 from prefork.master.nursery import MoldMain, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
 from prefork.master.reloads import Reloads
 from prefork.master.request_watch import RequestWatch
-from prefork.master.signals import SignalPipe
+from prefork.master.signals import SignalPipe, unblock_all
+from prefork.master.state import Belongings, MasterRecord
+from prefork.master.stop import QUICK_STOP_S, Stop
+from prefork.master.succession import record_of, take_over
+from prefork.master.upgrade import Upgrades
 from prefork.master.upkeep import Upkeep
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 from prefork.quiesce import HANDSHAKES_S
-
-QUICK_STOP_S = 2.0
-"""How long workers may take in a quick stop to end what they run."""
 
 
 class Supervisor:
     """The master. ``read_config`` reads the config again for a reload and raises ``ConfigError``."""
 
     def __init__(
-        self, loaded: Loaded, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
+        self,
+        config: Config,
+        belongings: Belongings,
+        read_config: Callable[[], Loaded],
+        mold_main: MoldMain,
+        logs: Logs,
+        *,
+        ran_until: float | None = None,
     ) -> None:
         self._logs = logs
         self._log = logs.log
         self._status = ExitStatus.OK
-        self._estate = Estate(loaded.config, generation=1)
-        self._stop_deadline: float | None = None
-        self._notifier = take_notifier()
-        self._activation = take_activation()
-        self._loop = Loop(self.internal_error)
-        self._requests = RequestWatch(self._log)
+        self._estate = Estate(config, generation=1)
+        self._belongings = belongings
+        self._notifier = belongings.notifier
+        self._loop = Loop(self.internal_error, ran_until)
+        self._requests = RequestWatch(self._log, belongings.doorbell)
         self._upkeep = Upkeep(self._log)
         self._booting: set[str] = set()
         self._reloads = Reloads(self._estate, read_config, self, self._loop, self._log, self._notifier)
-        self._nursery = Nursery(loaded.config.name, self._loop, logs, self._log, self._requests, mold_main)
+        self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self)
+        self._upgrades = Upgrades(belongings.command, self._loop, logs, self)
+        self._nursery = Nursery(
+            config.name, belongings.lifeline[0], self._loop, logs, self._log, self._requests, mold_main
+        )
+        self._signals: SignalPipe | None = None
+        self._predecessor = ""
+
+    @classmethod
+    def adopt(
+        cls, record: MasterRecord, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
+    ) -> Supervisor:
+        """Take over from an older version of this process; ``resume`` must follow.
+
+        Nothing is changed that others see. Raises whatever is wrong with the state.
+        """
+        master = cls(
+            record.started_with, record.belongings, read_config, mold_main, logs, ran_until=record.written_at
+        )
+        take_over(record, master._estate, master._reloads, master._nursery, master)
+        master._predecessor = record.version
+        return master
+
+    def record(self) -> MasterRecord:
+        """Return all that the next version of the master must know; only while it is idle."""
+        return record_of(self._estate, self._reloads, self._belongings, self._logs)
 
     # The life of the master
 
     def run(self) -> ExitStatus:
         """Serve until stopped; return the exit status. Raises ``PreforkError`` if it cannot start."""
         config = self._estate.config
+        self._begin()
+        self._announce(config)
+        if config.pidfile:
+            write_pidfile(config.pidfile)
+        with self._put_away(config.pidfile):
+            listens = [listen for pool in config.pools for listen in pool.listen]
+            self._estate.listeners = open_at_start(listens, self._belongings.activation, self._log)
+            self._boot()
+            self._work()
+        return self._end_of_life()
+
+    def resume(self, failure: str) -> ExitStatus:
+        """Serve on until stopped, after ``adopt``; ``failure`` is why another version could not take over."""
+        with self._put_away(self._reloads.started_with.pidfile):
+            self._begin()
+            unblock_all()
+            self._requests.take_over(
+                generation.scoreboard for pool in self.pools() for generation in pool.generations.values()
+            )
+            self._upkeep.wake(monotonic())
+            for pool in self._estate.leaving:
+                pool.broadcast("close-listeners")
+            if failure:
+                message, traceback = told(f"the upgrade failed, prefork {__version__} serves on", failure)
+                self._log.error("upgrade-failed", message, traceback=traceback)
+            else:
+                self._log.info(
+                    "upgraded",
+                    f"prefork {__version__} goes on in the place of {self._predecessor}; a reload follows",
+                    version=__version__,
+                    predecessor=self._predecessor,
+                )
+                self._reloads.request()
+            self._reap()  # a death before the exec is no signal any more
+            self._feed_watchdog()
+            self._work()
+        return self._end_of_life()
+
+    def _begin(self) -> None:
+        config = self._reloads.started_with
         if os.getpid() != 1:
             become_subreaper()
-        signals = SignalPipe()  # before what may take time or leave something behind
+        self._signals = SignalPipe()  # before what may take time or leave something behind
         set_title(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
-        self._announce(config)
-        pidfile = config.pidfile
-        if pidfile:
-            write_pidfile(pidfile)
+        self._loop.watch(self._signals.fileno(), self.take_signals)
+        self._loop.watch(self._requests.doorbell, self._rung)
+
+    def _work(self) -> None:
+        while not self._is_over():
+            self._turn()
+
+    @contextmanager
+    def _put_away(self, pidfile: str | None) -> Iterator[None]:
         try:
-            listens = [listen for pool in config.pools for listen in pool.listen]
-            self._estate.listeners = open_at_start(listens, self._activation, self._log)
-            self._loop.watch(signals.fileno(), lambda: self._on_signals(signals.received()))
-            self._loop.watch(self._requests.doorbell, self._rung)
-            self._boot()
-            while not self._is_over():
-                self._turn()
+            yield
         finally:
             for listener in [*self._estate.listeners, *self._estate.closing]:
                 listener.close(unlink=True)
             if pidfile:
                 remove_pidfile(pidfile)
+
+    def _end_of_life(self) -> ExitStatus:
         self._log.info("stopped", f"stopped with exit status {int(self._status)}", status=int(self._status))
         self._logs.flush()
         return self._status
@@ -101,11 +173,10 @@ class Supervisor:
             listeners = self._estate.listeners_of(config)
             self._estate.pools[config.name] = self.add_generation(config, 1, listeners, None)
         self._booting = set(self._estate.pools)
-        if self._notifier.watchdog_interval_s:
-            self._feed_watchdog(self._notifier.watchdog_interval_s)
+        self._feed_watchdog()
 
     def _turn(self) -> None:
-        instants = [pool.table.next_deadline() for pool in self._pools()]
+        instants = [pool.table.next_deadline() for pool in self.pools()]
         instants += [self._requests.next_look, self._upkeep.next_look]
         lost_s = self._loop.run_once(min((i for i in instants if i is not None), default=None))
         if lost_s:
@@ -115,7 +186,7 @@ class Supervisor:
                 lost_s=round(lost_s, 3),
             )
             self._requests.excuse(lost_s)
-            for pool in self._pools():
+            for pool in self.pools():
                 pool.table.postpone(lost_s)
         try:
             self._act_on_deadlines(monotonic())
@@ -124,16 +195,16 @@ class Supervisor:
             sleep(1.0)  # it may come again at once, and must not become a busy loop
 
     def _act_on_deadlines(self, now: float) -> None:
-        for pool in self._pools():
+        for pool in self.pools():
             deadline = pool.table.next_deadline()
             if deadline is not None and deadline <= now:
                 pool.expire(now)
         if self._requests.next_look is not None and self._requests.next_look <= now:
-            self._requests.look(self._pools())
+            self._requests.look(self.pools())
             if not self._requests.is_asleep:
                 self._upkeep.wake(now)
         if self._upkeep.next_look is not None and self._upkeep.next_look <= now:
-            self._upkeep.look(self._pools(), now, busy=not self._requests.is_asleep)
+            self._upkeep.look(self.pools(), now, busy=not self._requests.is_asleep)
 
     def _rung(self) -> None:
         self._requests.rung()
@@ -141,14 +212,17 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
-        return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self._pools())
+        return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self.pools())
 
-    def _pools(self) -> list[Pool]:
+    def pools(self) -> list[Pool]:
+        """Return all pools, coming and leaving ones too."""
         return [*self._estate.pools.values(), *self._reloads.coming_pools, *self._estate.leaving]
 
-    def _feed_watchdog(self, interval_s: float) -> None:
-        self._notifier.watchdog()
-        self._loop.call_later(interval_s, lambda: self._feed_watchdog(interval_s))
+    def _feed_watchdog(self) -> None:
+        interval_s = self._notifier.watchdog_interval_s
+        if interval_s:
+            self._notifier.watchdog()
+            self._loop.call_later(interval_s, self._feed_watchdog)
 
     def internal_error(self) -> None:
         """Report a mistake of our own; the master goes on, for everyone's connections depend on it."""
@@ -158,15 +232,18 @@ class Supervisor:
 
     # Signals
 
-    def _on_signals(self, numbers: Sequence[int]) -> None:
+    def take_signals(self) -> bool:
+        """Act on the signals that have come; return whether they were more than deaths."""
+        assert self._signals is not None
+        numbers = self._signals.received()
         for number in numbers:
             match number:
                 case signal.SIGCHLD:
                     self._reap()
                 case signal.SIGTERM | signal.SIGQUIT:
-                    self.stop(signal_name(number))
+                    self._stop.graceful(signal_name(number))
                 case signal.SIGINT:
-                    self.quick_stop()
+                    self._stop.quick()
                 case signal.SIGHUP:
                     self._reloads.request()
                 case signal.SIGUSR1:
@@ -174,15 +251,18 @@ class Supervisor:
                 case signal.SIGTTIN | signal.SIGTTOU:
                     self.scale_by(1 if number == signal.SIGTTIN else -1)
                 case signal.SIGUSR2:
-                    self._log.warning("upgrade-unknown", "SIGUSR2: this version cannot upgrade in place")
+                    self.upgrade()
+        return any(number != signal.SIGCHLD for number in numbers)
 
     def _reap(self) -> None:
         for pid in ended_children():
-            if any(pool.child_died(pid, reap) for pool in self._pools()):
+            if self._upgrades.child_died(pid, reap) or any(
+                pool.child_died(pid, reap) for pool in self.pools()
+            ):
                 continue
-            for pool in self._pools():  # it may have died before its hello was read
+            for pool in self.pools():  # it may have died before its hello was read
                 pool.read_hellos()
-            if not any(pool.child_died(pid, reap) for pool in self._pools()):
+            if not any(pool.child_died(pid, reap) for pool in self.pools()):
                 self._log.debug("orphan-reaped", f"reaped pid {pid}, an orphan of the application", pid=pid)
                 reap(pid)
 
@@ -199,12 +279,29 @@ class Supervisor:
         """Open the log files again, here and in every child."""
         fds, failures = self._logs.reopen()
         if fds:
-            for pool in self._pools():
+            for pool in self.pools():
                 pool.broadcast("reopen", fds)
                 pool.broadcast_to_molds("reopen", fds)
         for failure in failures:
             self._log.error("log-reopen-failed", failure)
         self._log.info("logs-reopened", f"reopened {len(fds) - len(failures)} log files")
+
+    # Upgrade
+
+    def upgrade(self) -> None:
+        """Go on as the version of prefork that is installed now."""
+        if self._estate.state is ServerState.STOPPING:
+            self._log.info("upgrade-ignored", "no upgrade: the server stops")
+        else:
+            self._upgrades.request()
+
+    @property
+    def is_idle(self) -> bool:
+        """It serves, and no reload runs or waits."""
+        return self._reloads.is_idle
+
+    def became_idle(self) -> None:
+        self._upgrades.proceed()
 
     # Generations
 
@@ -233,7 +330,7 @@ class Supervisor:
             message, traceback = told(what, details)
             self._log.error("boot-failed", message, generation=generation, traceback=traceback)
             self._status = ExitStatus.APPLICATION
-            self._end(QUICK_STOP_S, "not-started")
+            self._stop.end(QUICK_STOP_S, "not-started")
 
     def _serve(self) -> None:
         self._estate.state = ServerState.SERVING
@@ -251,7 +348,7 @@ class Supervisor:
 
     def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
         """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
-        return open_all(listens, self._activation, siblings, self._log)
+        return open_all(listens, self._belongings.activation, siblings, self._log)
 
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool take what waits in its listeners, drain and go."""
@@ -268,7 +365,8 @@ class Supervisor:
         """Close listeners once the workers that still hold them have taken what waits there."""
 
         def close() -> None:
-            self._broadcast("close-listeners")
+            for pool in self.pools():
+                pool.broadcast("close-listeners")
             for listener in listeners:
                 listener.free_address()
                 listener.close(unlink=True)
@@ -280,46 +378,7 @@ class Supervisor:
 
     # Stop
 
-    def stop(self, why: str) -> None:
-        """Stop gracefully: serve on for the shutdown delay, then drain, all within ``timeouts.graceful``."""
-        if self._estate.state is ServerState.STOPPING:
-            return
-        timeouts = [pool.timeouts for pool in self._estate.config.pools]
-        delay_s = (
-            0.0 if self._estate.state is ServerState.BOOTING else max(t.shutdown_delay for t in timeouts)
-        )
-        rest_s = max(t.graceful for t in timeouts) - delay_s
-        delay = f", serving on for {delay_s:g} s" if delay_s else ""
-        self._begin_stop(f"{why}: stopping gracefully{delay}")
-        self._loop.call_later(delay_s, lambda: self._end(rest_s, "stop"))
-
-    def quick_stop(self) -> None:
-        """Stop now: end what runs, but wait for nothing else."""
-        self._begin_stop("SIGINT: stopping at once")
-        self._end(QUICK_STOP_S, "quick-stop")
-        self._broadcast("quit")
-
-    def _begin_stop(self, message: str) -> None:
-        self._log.info("stopping", message)
-        if self._estate.state is ServerState.STOPPING:
-            return
-        self._notifier.stopping(message)
+    def abandon(self) -> None:
+        """Give up what is under way: the server stops."""
+        self._upgrades.abandon()
         self._reloads.abandon()
-        self._estate.state = ServerState.STOPPING
-        for pool in self._pools():
-            pool.announce_closing()
-
-    def _end(self, within_s: float, reason: str) -> None:
-        """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
-        self._estate.state = ServerState.STOPPING
-        if self._stop_deadline is None:
-            self.quiesce(self._estate.listeners)
-            self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))
-        deadline = monotonic() + within_s
-        self._stop_deadline = min(deadline, self._stop_deadline or deadline)
-        for pool in self._pools():
-            pool.stop(self._stop_deadline, reason)
-
-    def _broadcast(self, kind: str) -> None:
-        for pool in self._pools():
-            pool.broadcast(kind)

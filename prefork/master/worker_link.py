@@ -6,38 +6,71 @@ Runs in the master.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from prefork.channel import Channel, ChannelClosed, Message
 from prefork.last_words import LastWords
 from prefork.master.loop import Loop
 from prefork.process import Process
+from prefork.records import Descriptor
 
 MESSAGES_AT_A_TIME = 16
 """A worker that floods its channel must not keep the master from the others."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A link that goes on in the next version of the master."""
+
+    channel: Descriptor | None
+    """None: it is closed."""
+    last_words: Descriptor
+    failure: str
+
+
 class WorkerLink:
     """Made before the worker is forked; ``process`` is known once it has said hello."""
 
-    def __init__(self, loop: Loop) -> None:
-        """Make the channel, whose other end ``theirs`` is to be given away. Raises ``OSError``."""
-        self.last_words = LastWords()
-        try:
-            self._channel, self.theirs = Channel.pair()
-        except OSError:
-            self.last_words.close()
-            raise
-        self.process: Process | None = None
+    def __init__(
+        self, loop: Loop, channel: Channel | None, last_words: LastWords, process: Process | None = None
+    ) -> None:
+        self.last_words = last_words
+        self.process = process
         self.failure = ""
         """What the worker said of its failed boot."""
+        self._channel = channel
         self._loop = loop
-        self._is_open = True
         self.is_closed = False
         """Is the worker gone, and all that was held of it?"""
 
+    @classmethod
+    def make(cls, loop: Loop) -> tuple[WorkerLink, Channel]:
+        """Return a link, and the other end of its channel, which is to be given away. Raises ``OSError``."""
+        last_words = LastWords()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError:
+            last_words.close()
+            raise
+        return cls(loop, ours, last_words), theirs
+
+    @classmethod
+    def adopt(cls, loop: Loop, record: LinkRecord, pid: int | None) -> WorkerLink:
+        """Take over the hold that an older version of this process had."""
+        channel = None if record.channel is None else Channel.from_fd(record.channel)
+        process = None if pid is None else Process(pid)
+        link = cls(loop, channel, LastWords(record.last_words), process)
+        link.failure = record.failure
+        return link
+
+    def record(self) -> LinkRecord:
+        channel = None if self._channel is None else Descriptor(self._channel.fileno())
+        return LinkRecord(channel, Descriptor(self.last_words.fd), self.failure)
+
     def watch(self, on_readable: Callable[[], None]) -> None:
         """Call back when the worker has said something, or its end is closed."""
-        self._loop.watch(self._channel.fileno(), on_readable)
+        if self._channel is not None:
+            self._loop.watch(self._channel.fileno(), on_readable)
 
     def messages(self) -> Iterator[Message]:
         """Yield what the worker said, up to some messages; the loop calls again for more.
@@ -45,7 +78,7 @@ class WorkerLink:
         Raises ``ChannelClosed`` after the last one; the channel is closed then.
         """
         for _ in range(MESSAGES_AT_A_TIME):
-            if not self._is_open:
+            if self._channel is None:
                 return
             try:
                 message = self._channel.receive()
@@ -58,7 +91,7 @@ class WorkerLink:
 
     def send(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
         """Send an order. One that cannot be delivered is left to the deadlines: the worker is stuck or dead."""
-        if self._is_open:
+        if self._channel is not None:
             try:
                 self._channel.send(kind, fds, **fields)
             except ChannelClosed:
@@ -73,7 +106,7 @@ class WorkerLink:
             self.process.close()
 
     def _close_channel(self) -> None:
-        if self._is_open:
-            self._is_open = False
+        if self._channel is not None:
             self._loop.unwatch(self._channel.fileno())
             self._channel.close()
+            self._channel = None

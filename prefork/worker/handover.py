@@ -11,7 +11,7 @@ import json
 from enum import Enum
 from typing import Any, NamedTuple
 
-VERSION = 2
+from prefork.relay import PROTOCOL
 
 RAW_BYTES = 60 * 1024
 """The most that may have been received of a request whose connection is handed over."""
@@ -64,7 +64,7 @@ class Handover(NamedTuple):
         """Return the message."""
         client = self.origin.client if isinstance(self.origin.client, tuple) else None
         fields = [
-            VERSION,
+            PROTOCOL,
             self.stage.value,
             self.family,
             self.origin.local,
@@ -81,8 +81,8 @@ def decode(message: bytes) -> Handover:
     """Return what a message says. Raises ``ValueError`` if it is not of this version."""
     line, _, raw = message.partition(b"\n")
     fields = json.loads(line)
-    if fields[0] != VERSION:
-        raise ValueError(f"a connection was handed over in version {fields[0]!r}, this is {VERSION}")
+    if fields[0] != PROTOCOL:
+        raise ValueError(f"a connection was handed over in version {fields[0]!r}, this is {PROTOCOL}")
     _, stage, family, local, client, peer, due, spooled_bytes, sent_at = fields
     origin = Origin((local[0], local[1]), "" if client is None else tuple(client), peer)
     return Handover(Stage(stage), origin, family, raw, due, spooled_bytes, sent_at)

@@ -97,6 +97,13 @@ def open_files(pid: int) -> list[str]:
     return found
 
 
+def descriptors(pid: int) -> list[str]:
+    """Return what a process has open; of sockets and the like only the kind, and not what it is just reading."""
+    passing = ("/proc/", "/sys/")
+    kinds = [name.partition(":[")[0] for name in open_files(pid) if not name.startswith(passing)]
+    return sorted(re.sub(r"(memfd:\S+)-\d+", r"\1", kind) for kind in kinds)
+
+
 def context_switches(pid: int) -> int:
     """Return how often the threads of a process went to sleep or were preempted."""
     total = 0
@@ -294,6 +301,14 @@ class Server:
         """Return how many workers of the newest generation say that they are in a state of ``scoreboard``."""
         with self.scoreboard() as board:
             return sum(cell.state == state for cell in board.cells)
+
+    def settle(self) -> None:
+        """Wait until only two workers and one mold are left, and the master has forgotten the others.
+
+        The last thing it gives up of a generation is its scoreboard, which has two descriptors: one is its map's.
+        """
+        wait_for(lambda: len(children(self.pid)) == 3, "the end of the old generation")
+        wait_for(lambda: descriptors(self.pid).count("/memfd:prefork-myapp (deleted)") == 2, "one scoreboard")
 
     # Requests
 

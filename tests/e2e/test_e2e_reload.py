@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import signal
 import socket
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from harness import HELLO, Server, children, open_files, wait_for
+from harness import HELLO, Server, descriptors, wait_for
 from load import Load, read_response
 
 CONFIG = """
@@ -65,12 +64,12 @@ def hup_under_load(server: Server, times: int) -> Load:
 def test_thirty_reloads_under_load_lose_nothing_and_leak_nothing(server: Server) -> None:
     server.serve(CONFIG + "reload: {batch: 100%}\n", NUMBERED % "first")
     server.reload()
-    settle(server)
+    server.settle()
     before = descriptors(server.pid)
     load = hup_under_load(server, 30)
     assert load.failures == []
     assert load.connections > 30
-    settle(server)
+    server.settle()
     wait_for(lambda: descriptors(server.pid) == before, f"no more descriptors than {before}")
     assert server.stop() == 0
 
@@ -81,21 +80,6 @@ def test_reloads_in_batches_lose_nothing(server: Server, more: str) -> None:
     assert hup_under_load(server, 5).failures == []
     assert server.get() == (200, "4")
     assert server.stop() == 0
-
-
-def settle(server: Server) -> None:
-    """Wait until only two workers and one mold are left, and the master has forgotten the others.
-
-    The last thing it gives up of a generation is its scoreboard, which has two descriptors: Python's mmap has its own.
-    """
-    wait_for(lambda: len(children(server.pid)) == 3, "the end of the old generation")
-    wait_for(lambda: descriptors(server.pid).count("/memfd:prefork-myapp (deleted)") == 2, "one scoreboard")
-
-
-def descriptors(pid: int) -> list[str]:
-    """Return what a process has open; of sockets and the like only the kind."""
-    kinds = [name.partition(":[")[0] for name in open_files(pid)]
-    return sorted(re.sub(r"(memfd:\S+)-\d+", r"\1", kind) for kind in kinds)
 
 
 # Whatever goes wrong, the old generation serves on

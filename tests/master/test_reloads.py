@@ -21,6 +21,9 @@ class Master:
     def internal_error(self) -> None:
         self.errors += 1
 
+    def became_idle(self) -> None:
+        pass
+
 
 def test_a_mistake_of_ours_in_a_reload_does_not_keep_the_next_one_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

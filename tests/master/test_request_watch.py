@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prefork.master import request_watch
-from prefork.master.request_watch import RequestWatch
+from prefork.master.request_watch import RequestWatch, make_doorbell
 from prefork.scoreboard import Running
 
 SLOW_S, REQUEST_S = 5, 60
@@ -36,7 +36,7 @@ class Bench:
                 ask_stack=lambda worker, then: then("the stack"),
             )
         ]
-        self.watch = RequestWatch(log)
+        self.watch = RequestWatch(log, make_doorbell())
 
     def begin(self, target: str) -> None:
         """Begin a request, and ring if the master sleeps, as a worker does."""

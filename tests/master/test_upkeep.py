@@ -60,7 +60,7 @@ def test_at_rest_there_are_no_timers(
 
 
 def test_how_many_wait_in_the_relay() -> None:
-    relay = Relay()
+    relay = Relay.make()
     for _ in range(3):
         relay.nudge()
     assert relay.waiting() == 0

@@ -1,0 +1,94 @@
+"""The workers of a pool as processes: a link to each, by worker and by pid, and the orders by which they are forked.
+
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prefork.channel import Channel
+from prefork.master.loop import Loop
+from prefork.master.plan import Worker
+from prefork.master.spawn_orders import SpawnOrders
+from prefork.master.worker_link import LinkRecord, WorkerLink
+from prefork.process import Process
+from prefork.records import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class CrewRecord:
+    """Links and orders that go on under the next version of the master, by the worker's id in the slot table."""
+
+    links: dict[int, LinkRecord]
+    orders: dict[int, Descriptor]
+    """The ends of channels that wait to be given to a mold."""
+
+
+class Crew:
+    """``order`` sends a mold the descriptors of a new worker, ``on_readable`` hears of a worker that says something."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        order: Callable[[Worker, Sequence[int]], None],
+        on_readable: Callable[[Worker], None],
+    ) -> None:
+        self._loop = loop
+        self._order = order
+        self._on_readable = on_readable
+        self._links: dict[int, WorkerLink] = {}
+        self._by_pid: dict[int, Worker] = {}
+        self._orders = SpawnOrders(self._send)
+
+    def spawn(self, worker: Worker) -> None:
+        """Have a worker forked when its turn has come; ``give_orders`` must follow. Raises ``OSError``."""
+        link, theirs = WorkerLink.make(self._loop)
+        self._hold(worker, link)
+        self._orders.add(worker, theirs)
+
+    def give_orders(self) -> None:
+        """Send the orders whose turn has come."""
+        self._orders.give()
+
+    def met(self, worker: Worker, pid: int) -> None:
+        """A worker has said hello; ``pid`` is the kernel's word."""
+        self._links[worker.id].process = Process(pid)
+        self._by_pid[pid] = worker
+
+    def link_to(self, worker: Worker) -> WorkerLink | None:
+        return self._links.get(worker.id)
+
+    def worker_of(self, pid: int) -> Worker | None:
+        return self._by_pid.get(pid)
+
+    def let_go(self, worker: Worker) -> WorkerLink:
+        """Forget a worker; return its link, which is to be closed."""
+        if worker.pid is not None:
+            self._by_pid.pop(worker.pid, None)
+        return self._links.pop(worker.id)
+
+    def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
+        """Send an order to every worker that can be reached."""
+        for link in self._links.values():
+            link.send(kind, fds, **fields)
+
+    def record(self) -> CrewRecord:
+        return CrewRecord({id: link.record() for id, link in self._links.items()}, self._orders.record())
+
+    def adopt(self, record: CrewRecord, workers: Mapping[int, Worker]) -> None:
+        """Go on where an older version of this process had got to."""
+        for id, link in record.links.items():
+            worker = workers[id]
+            self._hold(worker, WorkerLink.adopt(self._loop, link, worker.pid))
+            if worker.pid is not None:
+                self._by_pid[worker.pid] = worker
+        self._orders.adopt((worker for worker in workers.values() if worker.pid is None), record.orders)
+
+    def _hold(self, worker: Worker, link: WorkerLink) -> None:
+        self._links[worker.id] = link
+        link.watch(lambda: self._on_readable(worker))
+
+    def _send(self, worker: Worker, channel: Channel) -> None:
+        self._order(worker, [channel.fileno(), self._links[worker.id].last_words.fd])
