@@ -103,7 +103,7 @@ def test_a_child_holds_its_heritage_and_nothing_else(server: Server, preload: st
 
 
 def test_nobody_has_threads_but_the_steward(server: Server) -> None:
-    server.serve(CONFIG + "share_connections: false\n")
+    server.serve(CONFIG + "share_connections: false\ntimeouts: {slow: 0, request: 0}\n")
     server.get()
     for pid in (server.pid, *server.molds(), *server.wait_for_workers(2)):
         assert len(os.listdir(f"/proc/{pid}/task")) == 1, title(pid)
