@@ -236,6 +236,9 @@ class Chaos:
     def _reopen_logs(self) -> None:
         self._tell(signal.SIGUSR1)
 
+    def _upgrade(self) -> None:
+        self._tell(signal.SIGUSR2)
+
     # Means
 
     def _configure(self, config: str) -> None:
@@ -326,9 +329,10 @@ DEEDS = (
     Chaos._kill_worker, Chaos._abort_worker, Chaos._end_worker_from_within, Chaos._ask_worker_to_leave,
     Chaos._kill_mold, Chaos._suspend_worker, Chaos._suspend_worker_for_long, Chaos._suspend_master,
     Chaos._be_late, Chaos._hog, Chaos._reload_soon, Chaos._reload_badly, Chaos._scale, Chaos._reopen_logs,
+    Chaos._upgrade,
 )  # fmt: skip
-WEIGHTS = (3, 1, 2, 4, 1, 4, 1, 2, 2, 3, 4, 3, 4, 1)
-GENTLE_WEIGHTS = (0, 0, 0, 4, 1, 4, 0, 2, 2, 3, 4, 3, 4, 1)
+WEIGHTS = (3, 1, 2, 4, 1, 4, 1, 2, 2, 3, 4, 3, 4, 1, 2)
+GENTLE_WEIGHTS = (0, 0, 0, 4, 1, 4, 0, 2, 2, 3, 4, 3, 4, 1, 2)
 """Only what no client may notice."""
 
 
