@@ -436,25 +436,6 @@ def test_who_waits_to_be_asked_for_a_body_is_asked_once(relay: Relay, threads: i
         assert client.response()[2] == b"GET /a "
 
 
-def test_a_service_of_another_kind_closes_what_it_gets(relay: Relay) -> None:
-    """A reload has made a web server one: only nudges are for it."""
-    own = ends(relay)
-
-    class Service(Server):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.use_relay(own)
-
-    with serving(server_class=Service) as server, sent(relay, Stage.BODY, POST, b"", None) as warm:
-        assert warm.rest() == b""
-        before = len(os.listdir("/proc/self/fd"))
-        with sent(relay, Stage.BODY, POST, b"", None, b"123") as client:
-            assert client.rest() == b""
-        eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
-        assert len(server.log.named("handover-lost")) == 2
-    own.close()
-
-
 def test_a_proxy_is_asked_for_its_name_also_when_others_go_first(relay: Relay) -> None:
     policy = ProxyPolicy(trust=("192.0.2.1",))
     with sharing(relay, proxy_protocol=True, proxies=policy) as server:
