@@ -31,7 +31,7 @@ ORIGIN = Origin(("127.0.0.1", "80"), ("192.0.2.7", 4711), "192.0.2.7")
 
 @pytest.fixture
 def relay() -> Iterator[Relay]:
-    made = Relay()
+    made = Relay.make()
     yield made
     made.close()
 
