@@ -22,6 +22,9 @@ LIMIT_BYTES = 16 * 1024
 TELL = signal.SIGRTMAX - 2
 """The signal at which a child writes the stacks of its threads, and goes on."""
 
+_DEATH = "Fatal Python error:"
+"""What ``faulthandler`` begins with when the process dies."""
+
 _FRAME = re.compile(r'  File "(?P<file>.*)", line \d+ in ')
 _GATEWAY = os.sep + os.path.join("prefork", "worker", "gateway.py")
 """The frame from which the application is called; it is not among those of a very deep stack."""
@@ -36,8 +39,13 @@ class LastWords:
         self.fd = os.memfd_create("prefork-last-words", os.MFD_CLOEXEC) if fd is None else fd
 
     def read(self) -> str:
-        """Return the stack, innermost call first, without prefork's own frames below it; "" if there is none."""
-        return application_stack(self.raw())
+        """Return the stack at death, innermost call first, without prefork's own frames below it; "" if there is none.
+
+        Whoever was stopped while it was asked at ``TELL`` has answered when nobody listened any more: that is left out.
+        """
+        text = self.raw()
+        begin = text.find(_DEATH)
+        return "" if begin < 0 else application_stack(text[begin:])
 
     def raw(self) -> str:
         """Return what the child has written so far."""
@@ -67,7 +75,7 @@ def application_stack(text: str) -> str:
     imports: list[str] = []
     in_application = cut = False
     for line in request_stacks(text).splitlines():
-        if not line or line.startswith(("Extension modules:", "Fatal Python error:")):
+        if not line or line.startswith(("Extension modules:", _DEATH)):
             continue
         frame = _FRAME.match(line)
         if thread := _THREAD.fullmatch(line):

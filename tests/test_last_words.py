@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 import prefork
 from prefork import process
-from prefork.last_words import LIMIT_BYTES, LastWords, application_stack, write_to
+from prefork.last_words import LIMIT_BYTES, TELL, LastWords, application_stack, write_to
 
 OURS = Path(prefork.__file__).parent
 
@@ -76,11 +77,34 @@ def test_the_words_of_a_process_that_aborts_are_read() -> None:
     words.close()
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_what_it_was_asked_while_it_lived_is_not_told_when_it_is_dead(dies: bool) -> None:
+    words = LastWords()
+
+    def asked() -> None:
+        signal.raise_signal(TELL)
+
+    def live() -> int:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        write_to(words.fd)
+        asked()
+        if dies:
+            os.abort()
+        return 0
+
+    process.reap(process.spawn(live))
+    assert "in asked" in words.raw()
+    assert "in asked" not in words.read()
+    assert ("in live" in words.read()) is dies
+    words.close()
+
+
 def test_a_flood_is_cut() -> None:
     words = LastWords()
-    os.write(words.fd, b"x" * (LIMIT_BYTES + 1))
-    assert words.read() == "x" * LIMIT_BYTES
+    os.write(words.fd, b"Fatal Python error: x\n" + b"x" * LIMIT_BYTES)
+    assert 0 < len(words.read()) < LIMIT_BYTES
     os.ftruncate(words.fd, 0)
-    os.write(words.fd, b"\xff\n" * 10)
+    os.lseek(words.fd, 0, os.SEEK_SET)
+    os.write(words.fd, b"Fatal Python error: x\n" + b"\xff\n" * 10)
     assert words.read()
     words.close()

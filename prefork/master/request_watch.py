@@ -68,7 +68,6 @@ class RequestWatch:
         self.next_look: float | None = None
         self._log = log
         self._asleep = True
-        self._confirming = False
         self._seen: dict[_Key, _Seen] = {}
         self._suspended_ns = (0, 0)
         """When the master was last suspended, as far as its loop noticed."""
@@ -115,17 +114,14 @@ class RequestWatch:
         instants = [self._judge(pool, key, request, now_ns) for pool, key, request in running]
         if running:
             self._set_asleep(pools, False)
-            self._confirming = False
             # A request that begins after this look has all of its time before it.
             rest = [limit for pool in pools for limit in _limits_s(pool)]
             nearest_s = min(rest, default=1.0) + now_ns / 1e9
             self.next_look = min([nearest_s, *(instant / 1e9 for instant in instants if instant)])
         elif not self._asleep:
             self._set_asleep(pools, True)
-            self._confirming = True
             self.next_look = now_ns / 1e9 + CONFIRM_S
         else:
-            self._confirming = False
             self.next_look = None
 
     def _judge(self, pool: Pool, key: _Key, request: Running, now_ns: int) -> int | None:

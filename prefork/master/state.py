@@ -98,9 +98,13 @@ def write(record: MasterRecord) -> int:
         "master": plain(record),
     }
     fd = os.memfd_create("prefork-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(json.dumps(state).encode("ascii"))
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(json.dumps(state).encode("ascii"))
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

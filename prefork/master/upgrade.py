@@ -138,14 +138,15 @@ class Upgrades:
 
     def _start_check(self) -> None:
         self._timed_out = False
-        self._answer = os.memfd_create("prefork-check", os.MFD_CLOEXEC)
         fd = state.write(self._master.record())
         try:
-            command = self._command.installed("check", fd)
-            self._check = Process(spawn_program(command, [fd, *_descriptors(fd)], self._answer))
-        except BaseException:
-            os.close(self._answer)
-            raise
+            self._answer = os.memfd_create("prefork-check", os.MFD_CLOEXEC)
+            try:
+                command = self._command.installed("check", fd)
+                self._check = Process(spawn_program(command, [fd, *_descriptors(fd)], self._answer))
+            except BaseException:
+                os.close(self._answer)
+                raise
         finally:
             os.close(fd)
         self._stage = Stage.CHECKING
