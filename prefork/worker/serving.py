@@ -77,7 +77,7 @@ def make_server(
         root_path=pool.root_path,
         server_header=pool.server_header,
         responds_with_id=pool.request_id.respond,
-        limits=time_limits(pool),
+        limits=_published_limits(pool),
         cells=cell.threads,
         hooks=hooks,
     )
@@ -102,10 +102,19 @@ def make_server(
 def time_limits(pool: Pool) -> TimeLimits:
     """Return how long the requests of a pool may run."""
     timeouts = pool.timeouts
-    slow_s = timeouts.slow
-    if isinstance(pool.workers, WorkerRange) and not (slow_s or timeouts.request):
-        slow_s = AGES_S  # the master has to see the requests of a pool that scales
-    return TimeLimits(timeouts.request, slow_s, timeouts.overrides)
+    return TimeLimits(timeouts.request, timeouts.slow, timeouts.overrides)
+
+
+def _published_limits(pool: Pool) -> TimeLimits:
+    """Return the same for the master, which has to see that requests run where it looks at load or memory."""
+    timeouts = pool.timeouts
+    if (
+        timeouts.slow
+        or timeouts.request
+        or not (isinstance(pool.workers, WorkerRange) or pool.recycle.pressure)
+    ):
+        return time_limits(pool)
+    return TimeLimits(0, AGES_S, timeouts.overrides)
 
 
 def proxy_policy(pool: Pool) -> ProxyPolicy:

@@ -114,6 +114,16 @@ def context_switches(pid: int) -> int:
     return total
 
 
+def rests(pid: int, seconds: float = 1.0) -> bool:
+    """Tell whether a process does not wake up for so long."""
+    before = context_switches(pid)
+    try:
+        wait_for(lambda: context_switches(pid) != before, "a wake-up", patience_s=seconds)
+    except AssertionError:
+        return True
+    return False
+
+
 def sum_of(counts: Iterable[Counts]) -> Counts:
     total = Counts()
     for count in counts:

@@ -7,7 +7,7 @@ import signal
 import socket
 
 import pytest
-from harness import Server, context_switches, wait_for
+from harness import Server, rests, wait_for
 from load import Load
 
 CONFIG = """
@@ -70,18 +70,8 @@ def test_it_grows_while_somebody_waits_and_shrinks_to_where_it_rests(
     assert server.wait_for_workers(1) == [first]  # the youngest went first
     assert scaled(server)[-3:] == [3, 2, 1]
     assert len(re.findall(r"gone: .*, expected: scaled away", server.log)) == 3
-    wait_for(lambda: _rests(server.pid), "the master to rest")
+    wait_for(lambda: rests(server.pid), "the master to rest")
     assert server.stop() == 0
-
-
-def _rests(pid: int) -> bool:
-    """Tell whether a process does not wake up for a second."""
-    before = context_switches(pid)
-    try:
-        wait_for(lambda: context_switches(pid) != before, "a wake-up", patience_s=1.0)
-    except AssertionError:
-        return True
-    return False
 
 
 # Takes a millisecond of CPU time: on kept-alive connections nobody ever sees such requests wait.
@@ -120,7 +110,7 @@ def test_signals_set_a_floor_until_the_next_reload(server: Server) -> None:
     for number, wanted in ((signal.SIGTTIN, 2), (signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
         server.send_signal(number)
         server.wait_for_workers(wanted)
-    wait_for(lambda: _rests(server.pid), "the master to rest")
+    wait_for(lambda: rests(server.pid), "the master to rest")
     assert scaled(server) == []
     # A reload keeps what there is, and forgets the floor: it shrinks as it does after any load.
     assert server.reload() == "reloaded"
@@ -129,6 +119,28 @@ def test_signals_set_a_floor_until_the_next_reload(server: Server) -> None:
     server.write("app.yaml", config.replace("min: 1", "min: 2"))
     assert server.reload() == "reloaded"
     server.wait_for_workers(2, "gen 3")
+    assert server.stop() == 0
+
+
+# The real command in a made-up control group, of which nothing is left.
+FULL_GROUP = """
+from prefork.master import cgroup, upkeep
+upkeep.memory_use = lambda root: cgroup.MemoryUse(990 << 20, 1000 << 20)
+"""
+
+
+def test_it_does_not_grow_beyond_what_memory_holds(server: Server) -> None:
+    server.write("sitecustomize.py", FULL_GROUP)
+    server.serve(CONFIG % "127.0.0.1:0", SLEEPER, env={"PYTHONPATH": str(server.folder)})
+    first = server.wait_for_workers(1)
+    with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), fresh=4, path="/0.3") as load:
+        server.wait_for_log(
+            r"myapp: no more than 1 workers: for 0\.\d s no worker was idle, and \d waited; memory holds 0 more"
+        )
+        wait_for(lambda: load.done > 3, "some answers")
+    assert load.failures == []
+    assert server.workers() == first
+    assert scaled(server) == []
     assert server.stop() == 0
 
 

@@ -112,6 +112,39 @@ def test_the_first_respawn_is_at_once_then_the_slot_backs_off(server: Server) ->
     assert "myapp.1: failure" not in server.log
 
 
+def test_a_pool_that_crash_loops_is_not_noticed_by_another(server: Server) -> None:
+    server.write(
+        "bad.py",
+        """
+        import os
+        def app(environ, start_response):
+            pass
+        def ready(argument):
+            if os.path.exists("curse"):
+                os._exit(3)
+        """,
+    )
+    server.serve(
+        """
+        log: {access: off}
+        pools:
+          good: {app: 'myapp:app', listen: '127.0.0.1:0', workers: 2}
+          bad: {app: 'bad:app', listen: 'unix:bad.sock', workers: 2, hooks: {worker_ready: 'bad:ready'}}
+        """
+    )
+    good, bad = server.workers("good"), server.workers("bad")
+    server.write("curse", "")
+    crowd = Crowd(("127.0.0.1", server.port), 2)
+    for pid in bad:
+        os.kill(pid, signal.SIGKILL)
+    server.wait_for_log(r"bad\.\d: failure 4 in a row")
+    assert set(crowd.leave()) == {"200"}
+    assert server.workers("good") == good
+    (server.folder / "curse").unlink()
+    server.wait_for_workers(2, "bad")
+    assert server.stop() == 0
+
+
 def test_two_hundred_killed_workers_leave_nothing_in_the_master(server: Server) -> None:
     server.serve(CONFIG.replace("workers: 2", "workers: 50"))
     sizes: list[tuple[int, int]] = []

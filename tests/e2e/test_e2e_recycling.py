@@ -6,7 +6,7 @@ import re
 import socket
 
 import pytest
-from harness import HELLO, Server, is_alive, wait_for
+from harness import HELLO, Server, is_alive, rests, wait_for
 from load import Load, read_response
 
 CONFIG = """
@@ -133,13 +133,16 @@ def boot(info):
 """
 
 
-def test_near_the_memory_limit_the_biggest_worker_is_replaced(server: Server) -> None:
+@pytest.mark.parametrize("more", ["", "timeouts: {request: 0, slow: 0}\n"])
+def test_near_the_memory_limit_the_biggest_worker_is_replaced(server: Server, more: str) -> None:
     server.write("sitecustomize.py", GROUP)
     server.write("group", "890 1000")
     server.write("fat.py", FAT)
-    serve(server, "", CONFIG.replace("hooks: {", "hooks: {after_fork: 'fat:boot', "))
+    serve(server, more, CONFIG.replace("hooks: {", "hooks: {after_fork: 'fat:boot', "))
     first = server.wait_for_workers(4)
     assert server.get() == (200, "hello")
+    if more:  # where no request has a limit, the next one must wake the master all the same
+        wait_for(lambda: rests(server.pid, 2.5), "the master to rest")
     server.write("group", "930 1000")
 
     def is_replaced() -> bool:
