@@ -92,8 +92,8 @@ class Loan:
 
     def end(self) -> None:
         """Have it back. Waits at most until the sender's turn of ``pending.TURN_BYTES`` is over."""
+        self._forget()  # First: there is no other turn, even if the client takes all at once.
         self._turn.acquire()
-        self._forget()
 
     def send(self) -> None:
         """Send what the socket takes; called by the sender. What fails is known to the owner by ``gone``."""
@@ -122,8 +122,8 @@ class Loan:
         self._output.loan = None
 
     def _forget(self) -> None:
-        if self._sender.loans.get(self._fd) is self:
-            del self._sender.loans[self._fd]
+        """Have it reported no more; both may call it, and one of them does it."""
+        if self._sender.loans.pop(self._fd, None) is not None:
             try:
                 self._epoll.unregister(self._fd)
             except OSError:

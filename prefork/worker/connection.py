@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prefork.http.head import Head
+from prefork.http.refusal import BadRequest
 from prefork.worker.connection_state import State
 from prefork.worker.exchange import ClientGone, FileBody, Request
 from prefork.worker.handover import RAW_BYTES
@@ -20,6 +21,8 @@ from prefork.worker.incoming import Incoming
 
 _NO_HEAD = Head("", "", "", "", (1, 1), MappingProxyType({}), 0, False, True, False, b"")
 """Of the request of a parked connection: a real one may be of 32 KiB."""
+
+_LAST_HEAD = _NO_HEAD._replace(keep_alive=False)
 
 _, _, _IDLE, _HEAD, _BODY, _NEXT, _WAITING, _RUNNING, _FLUSHING, _LINGERING, _CLOSED = State
 
@@ -54,6 +57,8 @@ class Connection(Incoming):
             self.close()
         elif self.output is not None:
             self.state = _FLUSHING
+            if self.request is not None:
+                self.request.head = _NO_HEAD if self.request.head.keep_alive else _LAST_HEAD
             self.watch(self._on_writable, select.EPOLLOUT)
             self.server.sending.start(self)
         elif not self.keep:
@@ -85,8 +90,7 @@ class Connection(Incoming):
         self.unwatch()
         self.server.forget(self)
         self.state = _CLOSED
-        if self.body is not None:
-            self.drop_body()
+        self.drop_body()
         self.request = None
         self.whole = b""
         self.hold(b"")
@@ -207,10 +211,10 @@ class Connection(Incoming):
         else:
             if not threads.full:
                 self.state = _RUNNING
+            elif not self._may_wait(head, received):
+                return
             else:
                 self.state = _WAITING
-                if len(received) <= RAW_BYTES:
-                    self.whole = received
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
             try:
@@ -221,12 +225,25 @@ class Connection(Incoming):
             if server.rounds is not None:
                 server.rounds.begin()
 
+    def _may_wait(self, head: Head, received: bytes) -> bool:
+        """Keep, and count, what there is of a request that waits for a thread; refuse it if there is no room."""
+        whole = received if len(received) <= RAW_BYTES else b""
+        if not self.head_cost_bytes:
+            try:
+                self.count_head(head, len(whole))
+            except BadRequest as refusal:
+                self.refuse(refusal.status, refusal.reason, head.request_line)
+                return False
+        self.whole = whole
+        return True
+
     def begin(self) -> bool:
         """Run the request that has waited for a thread; return False if the connection is no longer here."""
         if self.state is not _WAITING:
             return False
         self.state = _RUNNING
         self.whole = b""
+        self.uncount_head()
         return True
 
     def _is_screened(self, head: Head, keep: bool) -> bool:

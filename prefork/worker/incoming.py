@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RECEIVE_BYTES = 120 * 1024
 """One call then takes a request with a body of 64 KiB; below malloc's threshold for its own mapping."""
 
+_FIELD_BYTES = 160
+"""What a field of a parsed head takes besides its value: two objects, the name and a place in a dict."""
+
 _, _, _IDLE, _HEAD, _BODY, _NEXT, _WAITING, _RUNNING, _, _LINGERING, _ = State
 
 
@@ -37,6 +40,7 @@ class Incoming(Outgoing):
         "body",
         "cell",
         "fd",
+        "head_cost_bytes",
         "keep",
         "origin",
         "parser",
@@ -68,6 +72,8 @@ class Incoming(Outgoing):
         self.body: IncomingBody | None = None
         self.whole = b""
         """While WAITING: the request and what follows, from its first byte, if it came at once."""
+        self.head_cost_bytes = 0
+        """Counted for a complete head, while its body is not complete or it waits for a thread."""
         self.watched = False
         self.cell: ThreadCell = server.main_cell
         """The scoreboard cell of the thread that owns the connection while it is RUNNING."""
@@ -161,8 +167,10 @@ class Incoming(Outgoing):
             will_wait = self._will_wait()
             if will_wait:
                 body.head_bytes = data[:end]
-            self.run(head, body.take(will_wait), b"" if spool else data)
+            # What waits has been put away, and can be packed from there, unless it was chunked.
+            self.run(head, body.take(will_wait), b"" if spool or (will_wait and not head.chunked) else data)
             return
+        self.count_head(head, end)
         body.head_bytes = data[:end]
         if server.queueing is not None:
             server.queueing.forget(self)
@@ -199,8 +207,25 @@ class Incoming(Outgoing):
         self.server.body.stop(self, None)
         self.run(body.head, whole, b"")
 
+    def count_head(self, head: Head, raw_bytes: int) -> None:
+        """Count a head that is kept, and ``raw_bytes`` that are kept with it, until ``uncount_head``.
+
+        Raises ``BadRequest`` if there is no room.
+        """
+        environ = head.environ
+        cost_bytes = raw_bytes + sum(map(len, environ.values())) + _FIELD_BYTES * len(environ)
+        if not self.storage.take_received(cost_bytes):
+            raise BadRequest(503, "no room for another request at the moment")
+        self.head_cost_bytes = cost_bytes
+
+    def uncount_head(self) -> None:
+        if self.head_cost_bytes:
+            self.storage.free_memory(self.head_cost_bytes)
+            self.head_cost_bytes = 0
+
     def drop_body(self) -> None:
         """Free the body: the application has had it, or never will."""
+        self.uncount_head()
         if self.body is not None:
             self.body.close()
             self.body = None

@@ -45,7 +45,7 @@ def app(environ: dict[str, Any], start_response: Any) -> Any:
 
 
 def state(server: Serving) -> tuple[int, int, int]:
-    """Return bytes in memory and in files, and open temporary files."""
+    """Return bytes in memory, without those of complete heads, and in files, and open temporary files."""
     storage = server.server.storage
     links = []
     for fd in os.listdir("/proc/self/fd"):
@@ -53,8 +53,9 @@ def state(server: Serving) -> tuple[int, int, int]:
             links.append(os.readlink(f"/proc/self/fd/{fd}"))
         except OSError:
             pass  # That of the listing itself.
+    heads = sum(c.head_cost_bytes for c in list(server.server.connections.values()))
     return (
-        storage.memory_bytes,
+        storage.memory_bytes - heads,
         storage.spool_bytes,
         sum(link.startswith(storage._folder + "/") for link in links),
     )
@@ -331,14 +332,14 @@ def test_half_sent_heads_and_pipelined_bytes_are_counted_and_freed(tmp_path: Pat
 
 
 def test_heads_beyond_the_memory_are_refused_and_bodies_leave_room_for_them(tmp_path: Path) -> None:
-    limits = {"memory": 160_000, "body_memory": 200_000}
+    limits = {"memory": 164_000, "body_memory": 200_000}
     with serving(app, limits=limits, tmp_dir=str(tmp_path)) as server:
         body = server.connect()
         body.send(UPLOAD % (200_000, b"") + bytes(140_000))
         eventually(lambda: state(server)[0] == 140_000)
         more = server.connect()
-        more.send(UPLOAD % (10_000, b"") + bytes(1))  # it would take the heads' part
-        eventually(lambda: state(server) == (140_000, 1, 1))
+        more.send(UPLOAD % (10_000, b"") + bytes(8_000))  # it would take the heads' part
+        eventually(lambda: state(server) == (140_000, 8_000, 1))
         waiting = server.connect()
         waiting.send(HALF_HEAD[:15_000])
         eventually(lambda: state(server)[0] == 155_000)
@@ -375,3 +376,27 @@ def test_requests_that_wait_for_a_thread_are_counted(tmp_path: Path) -> None:
         for client in busy + queued:
             assert client.response()[0] == 200
         eventually(lambda: state(server) == (0, 0, 0))
+
+
+@pytest.mark.parametrize("way", ["of a body that arrives", "that wait for a thread"])
+def test_heads_are_counted(way: str) -> None:
+    gate = Gate()
+    arriving = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n%s\r\n" % (b"X-Y: z\r\n" * 90)
+    wire = arriving.replace(b"Content-Length: 9\r\n", b"") if way == "that wait for a thread" else arriving
+    with serving(gate, threads=2, limits={"memory": 4 * len(wire)}) as server:
+        storage = server.server.storage
+        clients = [server.connect() for _ in range(8)]
+        for client in clients:
+            assert client.get()[0] == 200  # accepted, as it would not be later
+        busy = [server.connect() for _ in range(2)]
+        for client in busy:
+            client.send(b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n")
+            gate.await_entry()
+        for client in clients:
+            client.send(wire)
+        eventually(lambda: server.log.named("request-refused"))
+        assert len(wire) < storage.memory_bytes <= 4 * len(wire)
+        for client in clients:
+            client.close()
+        gate.opened.set()
+        eventually(lambda: storage.memory_bytes == 0)
