@@ -1,7 +1,7 @@
 """What a worker holds for its clients, in memory and in temporary files, and how much of each it may.
 
-Runs in a worker: in the serve loop, and in application threads. A request that came whole and a response that
-the socket took at once are never counted, so ordinary traffic does not come here.
+Runs in a worker: in the serve loop, and in application threads. A request that came whole and waits for
+no thread, and a response that the socket took at once, are never counted, so ordinary traffic does not come here.
 
 Bodies and responses that find no memory go to files; heads cannot. So a part of the memory is for heads (and what
 else was received and not yet read) alone: slow readers of large responses must not keep others from being heard.
