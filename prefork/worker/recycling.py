@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from prefork.cell import Cell
 from prefork.config import Pool, WorkerRange
-from prefork.scoreboard import Cell
 from prefork.worker.backlog import Backlog
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.memory import InTheLoop, MemoryWatch

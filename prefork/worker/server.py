@@ -53,7 +53,7 @@ class Log(Protocol):
 
 
 class Cell(Protocol):
-    """The worker's own cell: ``prefork.scoreboard.Cell``."""
+    """The worker's own cell: ``prefork.cell.Cell``."""
 
     @property
     def threads(self) -> Sequence[BindableCell]: ...
