@@ -14,7 +14,7 @@ from prefork.config.units import format_size
 from prefork.figures import Memory
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.loop import Loop
-from prefork.worker.server import Log
+from prefork.worker.surroundings import Log
 
 EVERY_S = 3.0
 LAST_S = 1.0
