@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefork.cell import BOOTING, EMPTY, READY
+from prefork.figures import Counts
 from prefork.process import spawn
-from prefork.scoreboard import BOOTING, CLASSES, EMPTY, LINE_BYTES, METHODS, READY, Counts, Scoreboard
+from prefork.scoreboard import Scoreboard
+from prefork.thread_cell import CLASSES, LINE_BYTES, METHODS
 
 
 @pytest.fixture

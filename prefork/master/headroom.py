@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefork.figures import Memory
 from prefork.master.cgroup import MemoryUse
-from prefork.scoreboard import Memory
 
 
 def room_for_workers(use: MemoryUse | None, share: float, siblings: Sequence[Memory]) -> int | None:

@@ -5,10 +5,10 @@ Runs in the master.
 
 from __future__ import annotations
 
+from prefork.figures import Counts
 from prefork.log import Log
 from prefork.master.plan import BackedOff, Worker
 from prefork.process import Exit
-from prefork.scoreboard import Counts
 
 _WHY = {
     "retired": "replaced",

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 
 from prefork import records
+from prefork.cell import Cell
 from prefork.channel import ChannelClosed, Message
+from prefork.figures import Counts
 from prefork.log import Log
 from prefork.master import obituary
 from prefork.master.crew import Crew
@@ -31,7 +33,6 @@ from prefork.master.worker_link import WorkerLink
 from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit
 from prefork.records import Descriptor
-from prefork.scoreboard import Cell, Counts
 
 
 class Pool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prefork.figures import Counts
 from prefork.master.crew import CrewRecord
 from prefork.master.floor import Floor
 from prefork.master.generation import GenerationRecord
 from prefork.master.mold_keeper import MoldRecord
 from prefork.master.pool_hooks import HooksRecord
 from prefork.records import Descriptor
-from prefork.scoreboard import Counts
 
 if TYPE_CHECKING:
     from prefork.master.pool import Pool

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from prefork.figures import Memory
 from prefork.master.cgroup import memory_use
 from prefork.master.plan import Worker
 from prefork.master.pool import Pool
-from prefork.scoreboard import Memory
 
 LOOK_S = 2.0
 REASON = "recycled-pressure"

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import NamedTuple
 
+from prefork.figures import Running
 from prefork.log import Log
 from prefork.master.plan import Worker
 from prefork.master.pool import Pool
-from prefork.scoreboard import Running, Scoreboard
+from prefork.scoreboard import Scoreboard
 from prefork.timelimits import TimeLimits
 
 CONFIRM_S = 0.02

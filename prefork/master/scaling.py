@@ -9,13 +9,13 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import NamedTuple
 
+from prefork.cell import Cell
 from prefork.log import Log
 from prefork.master.listen_queue import queue_depth
 from prefork.master.plan import Worker
 from prefork.master.pool import Pool
 from prefork.master.scaling_rule import ScalingRule, Sight
 from prefork.process import cpu_time_ns
-from prefork.scoreboard import Cell
 
 SATURATED = 0.8
 """What waits in a worker's own sockets counts if it has worked for this share of the time: else it just came."""

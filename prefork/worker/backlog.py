@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from prefork.scoreboard import Cell
+from prefork.cell import Cell
 from prefork.worker.server import Server
 
 EVERY_S = 0.05

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from prefork import child
 from prefork.birth import Birth, load
+from prefork.cell import READY
 from prefork.channel import PROTOCOL, Channel, ChannelClosed, clip
 from prefork.errors import ExitStatus, PreforkError
 from prefork.hooks import AfterFork, SslContext, WorkerExit, WorkerReady
 from prefork.log.capture import capture_output
-from prefork.scoreboard import READY
 from prefork.ties import Ties
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.orders import Orders

@@ -30,15 +30,16 @@ from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
 from prefork.worker.late import LateRequests, TellMaster
 from prefork.worker.lookout import Lookout, Rounds
-from prefork.worker.peers import Peers, peer_name
+from prefork.worker.peers import Peers, peer_name, shown_address
 from prefork.worker.queueing import Queueing
 from prefork.worker.relay import Relay
 from prefork.worker.request_hooks import Late as LateHook
-from prefork.worker.server import Cell, Log, Server, shown_address
+from prefork.worker.server import Server
 from prefork.worker.settings import Limits, Timeouts
 from prefork.worker.sharing import Sharing
 from prefork.worker.steward import Steward
 from prefork.worker.storage import Storage
+from prefork.worker.surroundings import Cell, Log
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -23,8 +23,8 @@ from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.exchange import ClientGone, WatchedCell
+from prefork.worker.peers import shown_address
 from prefork.worker.request_hooks import Late as LateHook
-from prefork.worker.server import shown_address
 
 if TYPE_CHECKING:
     from prefork.worker.http_server import HTTPServer

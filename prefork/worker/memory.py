@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from prefork.cell import Cell
 from prefork.config.units import format_size
-from prefork.scoreboard import Cell, Memory
+from prefork.figures import Memory
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.loop import Loop
-from prefork.worker.server import Log
+from prefork.worker.surroundings import Log
 
 EVERY_S = 3.0
 LAST_S = 1.0

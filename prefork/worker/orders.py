@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 
 from prefork import child
+from prefork.cell import DRAINING, Cell
 from prefork.channel import Channel, ChannelClosed, Message, clip
 from prefork.heritage import Heritage
 from prefork.log import Logs
-from prefork.scoreboard import DRAINING, Cell
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.server import Server
 

@@ -41,3 +41,10 @@ class Peers:
 def peer_name(client_address: Any) -> str:
     """Return what ``proxy.trust`` calls the peer of an accepted socket."""
     return client_address[0] if isinstance(client_address, tuple) else UNIX
+
+
+def shown_address(client_address: Any) -> str:
+    """Return a client's address for the log."""
+    return (
+        f"{client_address[0]}:{client_address[1]}" if isinstance(client_address, tuple) else "a local client"
+    )

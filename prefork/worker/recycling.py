@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from prefork.cell import Cell
 from prefork.config import Pool, WorkerRange
-from prefork.scoreboard import Cell
 from prefork.worker.backlog import Backlog
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.memory import InTheLoop, MemoryWatch
-from prefork.worker.server import Log, Server
+from prefork.worker.server import Server
+from prefork.worker.surroundings import Log
 
 MOST_A_TURN = 64
 """More requests than one turn of the loop usually ends: the counters are read only when it may matter."""

@@ -1,20 +1,8 @@
 """The serve loop of a worker: a blocking-socket server with the names of ``socketserver``.
 
 Runs in a worker's main thread. ``Server`` hands each accepted socket to ``process_request``; a subclass that
-overrides it is a complete service. ``http_server.HTTPServer`` is the web server on the same loop.
-
-How it ends (each is called from the loop, that is from the callback of a watched descriptor):
-
-========================  ==================  =================================================
-call                      new connections     what is open
-========================  ==================  =================================================
-``announce_closing()``    still accepted      served, announcing that it will close; no end yet
-``drain()``               left to siblings    finished, then ``serve_forever`` returns
-``drain(final=True)``     still accepted      served, announcing that it will close
-``close_listeners()``     the rest is taken   as after ``drain()``
-``master_gone(ours)``     refused             what was received is finished, within 2 s
-``quit()``                left alone          dropped
-========================  ==================  =================================================
+overrides it is a complete service. ``http_server.HTTPServer`` is the web server on the same loop. How
+both end is in ``ends``.
 """
 
 from __future__ import annotations
@@ -23,53 +11,24 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from prefork.errors import ExitStatus
-from prefork.quiesce import HANDSHAKES_S
 from prefork.worker.accepting import Acceptor, Source
-from prefork.worker.deadlines import Deadlines
+from prefork.worker.ends import Ends
 from prefork.worker.exchange import ThreadCell
 from prefork.worker.loop import MOST_EVENTS, Loop
+from prefork.worker.peers import shown_address
 from prefork.worker.relay import Relay
-from prefork.worker.threads import ApplicationThreads, BindableCell
+from prefork.worker.surroundings import Cell, Log
+from prefork.worker.threads import ApplicationThreads
 
 MOST_HANDED_OVER = 16
 """How many connections of siblings go before our own in a turn."""
 
-MASTER_GONE_S = 2.0
-"""How long a worker may stay after its master."""
 
-
-class Log(Protocol):
-    """What the serve loop writes to: ``prefork.log.Log``."""
-
-    def info(self, event: str, message: str, /, **fields: object) -> None: ...
-
-    def warning(self, event: str, message: str, /, **fields: object) -> None: ...
-
-    def error(self, event: str, message: str, /, **fields: object) -> None: ...
-
-
-class Cell(Protocol):
-    """The worker's own cell: ``prefork.scoreboard.Cell``."""
-
-    @property
-    def threads(self) -> Sequence[BindableCell]: ...
-
-    def connections(self, count: int) -> None: ...
-
-    def add_accepted(self) -> None: ...
-
-    def add_refused(self) -> None: ...
-
-    def add_handed_over(self) -> None: ...
-
-    def add_adopted(self) -> None: ...
-
-
-class Server:
+class Server(Ends):
     """Accept connections and process each one, blocking; up to ``threads`` at a time.
 
     Make it after the fork. ``listeners`` are shared with the other workers; they are closed, never shut down.
@@ -84,32 +43,21 @@ class Server:
         threads: int = 1,
         connections: int = 10_000,
     ) -> None:
+        loop = Loop()
+        super().__init__(loop, Acceptor(loop, listeners, self.get_request, self.is_full, self.make_room, log))
         self.log = log
         self.cell = cell
         self.main_cell = cell.threads[0]
-        self.loop = Loop()
-        self.draining = False
-        """Was the worker told to leave?"""
-        self.closing = False
-        """Does the whole server stop, now or soon?"""
         self.is_fork = False
         """Is this a process that the application has forked from the worker?"""
         self.open_connections = 0
         self.max_connections = connections
-        self.acceptor = Acceptor(self.loop, listeners, self.get_request, self.is_full, self.make_room, log)
         self.before_turn: Callable[[], None] | None = None
         """Called in each turn of the loop, whatever a subclass does in ``service_actions``."""
-        self.threads: ApplicationThreads[Any] | None = None
         if threads > 1:
             self.threads = ApplicationThreads(
                 cell.threads[:threads], self.loop, self.acceptor, self.work, self.done, self.begin
             )
-        self._ending = False
-        self._stopped = False
-        self._handshakes: Deadlines[None] = self.loop.deadlines(
-            HANDSHAKES_S, lambda _: self.close_listeners()
-        )
-        self._last_chance: Deadlines[None] = self.loop.deadlines(MASTER_GONE_S, self._leave)
 
     # The names of socketserver. Override process_request, and the others as needed.
 
@@ -189,47 +137,6 @@ class Server:
         """Watch ``fd`` no more; to be called before it is closed."""
         self.loop.unwatch(fd)
 
-    def announce_closing(self) -> None:
-        """Prepare the clients for the stop of the whole server, which serves on for now."""
-        self.closing = True
-
-    def drain(self, final: bool = False) -> None:
-        """Finish what is open and end; see the table at the top of the module.
-
-        ``final``: no other worker takes over, so go on accepting until ``close_listeners``.
-        """
-        self.draining = True
-        if not final:
-            # When all stop, what siblings still send has to be taken by somebody.
-            self.acceptor.close(relay=not self.closing)
-            self._ending = True
-
-    def close_listeners(self) -> None:
-        """Take the connections that the kernel has accepted so far, close the listeners, and drain."""
-        self.acceptor.take_rest()
-        self.drain()
-
-    def master_gone(self, ours: Collection[int] = ()) -> None:
-        """Finish what was received, without a master to replace us: leave soon.
-
-        ``ours``: descriptors of the listeners that nobody else will serve. They refuse new connections from
-        now on, and those that wait in them are taken.
-        """
-        self.announce_closing()
-        self.acceptor.refuse(ours)
-        self.drain(final=True)
-        self._handshakes.start(None)
-        self._last_chance.start(None)
-
-    def quit(self) -> None:
-        """Return from ``serve_forever`` after what the main thread does now."""
-        self._stopped = True
-
-    @property
-    def is_ending(self) -> bool:
-        """Does it take nothing more, and end when nothing is open?"""
-        return self._ending
-
     def disown(self) -> list[int]:
         """Return the descriptors that the loop owns; called in a process that the application has forked.
 
@@ -237,12 +144,6 @@ class Server:
         """
         self.is_fork = True
         return [self.loop.epoll.fileno(), *self.acceptor.descriptors()]
-
-    def _leave(self, _: None) -> None:
-        if self.threads is not None and self.threads.busy:
-            self._last_chance.start(None)
-        else:
-            self.quit()
 
     # What a subclass may replace to treat connections otherwise than one after the other.
 
@@ -387,10 +288,3 @@ class Server:
             self.handle_error(request, client_address)
             self.shutdown_request(request)
             self.note_closed()
-
-
-def shown_address(client_address: Any) -> str:
-    """Return a client's address for the log."""
-    return (
-        f"{client_address[0]}:{client_address[1]}" if isinstance(client_address, tuple) else "a local client"
-    )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import socket
 
+from prefork.cell import Cell
 from prefork.config import Pool, WorkerRange
 from prefork.contexts import Contexts
 from prefork.errors import ApplicationError
 from prefork.heritage import Heritage
 from prefork.http.sender import ProxyPolicy
 from prefork.log import Log, Logs
-from prefork.scoreboard import Cell
 from prefork.timelimits import TimeLimits
 from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class BindableCell(WatchedCell, Protocol):
-    """A thread's cell: ``prefork.scoreboard.ThreadCell``."""
+    """A thread's cell: ``prefork.thread_cell.ThreadCell``."""
 
     def bind(self) -> None:
         """Note the calling thread as its owner."""

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from prefork.scoreboard import Counts, Scoreboard
+from prefork.figures import Counts
+from prefork.scoreboard import Scoreboard
 
 PATIENCE_S = 30.0
 HELLO = """

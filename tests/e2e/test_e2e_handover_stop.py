@@ -13,7 +13,7 @@ from harness import Server, wait_for
 from load import Load
 from wire_client import Client
 
-from prefork.scoreboard import DRAINING
+from prefork.cell import DRAINING
 
 CONFIG = """
 app: myapp:app

@@ -2,10 +2,10 @@
 
 import pytest
 
+from prefork.figures import Counts
 from prefork.master.obituary import write_obituary, write_obituary_of_unborn
 from prefork.master.plan import Worker
 from prefork.process import Exit
-from prefork.scoreboard import Counts
 
 
 class Lines:

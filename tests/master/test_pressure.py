@@ -14,11 +14,11 @@ from test_capacity import machine
 
 from prefork.config import load
 from prefork.errors import PreforkError
+from prefork.figures import Memory
 from prefork.master import surge
 from prefork.master.cgroup import MemoryUse, memory_use
 from prefork.master.pressure import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK_S, REASON, Pressure
 from prefork.master.surge import fit
-from prefork.scoreboard import Memory
 
 MIB = 1 << 20
 

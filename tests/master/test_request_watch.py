@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from prefork.figures import Running
 from prefork.master import request_watch
 from prefork.master.request_watch import RequestWatch, make_doorbell
-from prefork.scoreboard import Running
 
 SLOW_S, REQUEST_S = 5, 60
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from prefork.figures import Memory
 from prefork.master.cgroup import MemoryUse
 from prefork.master.headroom import room_for_workers
 from prefork.master.scaling_rule import QUIET_S, STEP_S, Bounds, Decision, ScalingRule, Sight
-from prefork.scoreboard import Memory
 
 LOOK_S = 0.1
 MIB = 1 << 20

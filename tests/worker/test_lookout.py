@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prefork import scoreboard
+from prefork import thread_cell
 from prefork.scoreboard import Scoreboard
 from prefork.worker import absence, lookout
 from prefork.worker.absence import Absence
@@ -21,7 +21,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ns = 1000 * SECOND_NS
-        for module in (scoreboard, lookout):
+        for module in (thread_cell, lookout):
             monkeypatch.setattr(module, "monotonic_ns", lambda: self.now_ns)
         self._board = Scoreboard.create("web", 1, cells=1, threads=2, doorbell=-1)
         self.cells = self._board.cells[0].threads

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from prefork.scoreboard import Cell, Memory, Scoreboard
+from prefork.cell import Cell
+from prefork.figures import Memory
+from prefork.scoreboard import Scoreboard
 from prefork.worker import memory
 from prefork.worker.memory import EVERY_S, LAST_S, MemoryWatch, measure
 
