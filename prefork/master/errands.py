@@ -117,6 +117,11 @@ class Errands:
         rest_s = max(0.0, deadline - monotonic())
         self._end = self._loop.call_later(rest_s, lambda: self.give_up("the time to stop is over"))
 
+    def close(self) -> None:
+        """There is nothing to do any more, and no end to wait for."""
+        if self._end is not None:
+            self._end.cancel()
+
     def give_up(self, why: str) -> None:
         """Kill the helper that runs, and run no other."""
         if self._closed:

@@ -22,11 +22,18 @@ class Timer:
 
     instant: float
     serial: int
-    callback: Callable[[], None] = field(compare=False)
+    callback: Callable[[], object] = field(compare=False)
     cancelled: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.callback = (
+            _nothing  # it stays in the heap until its time has come, and must not keep pools alive
+        )
+
+
+def _nothing() -> None:
+    pass
 
 
 class Loop:
@@ -54,7 +61,7 @@ class Loop:
         del self._readable[fd]
         self._epoll.unregister(fd)
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         """Call back once, ``delay_s`` from now."""
         self._serial += 1
         timer = Timer(monotonic() + delay_s, self._serial, callback)

@@ -72,6 +72,8 @@ class PoolHooks:
         if self.errands.is_idle and self._stop_reason and not self._exit_told:
             self._exit_told = True
             self._run("server_exit", reason=self._stop_reason)
+        if self.errands.is_idle:
+            self.errands.close()
         return self.errands.is_idle
 
     @property

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Server, open_files, wait_for
+from harness import Server, descriptors, open_files, wait_for
 from load import Load, read_response
 
 CONFIG = """
@@ -243,15 +243,21 @@ def test_a_changed_mode_applies_to_a_kept_socket(server: Server) -> None:
 # Pools
 
 
+HOOKS = "{server_exit: 'builtins:repr'}"
+"""A pool that leaves waits for it."""
+
+
 def pools(**listens: str) -> str:
     lines = [
-        f"  {name}: {{app: myapp:app, listen: '{listen}', workers: 1}}" for name, listen in listens.items()
+        f"  {name}: {{app: myapp:app, listen: '{listen}', workers: 1, hooks: {HOOKS}}}"
+        for name, listen in listens.items()
     ]
     return "\n".join(["log: {access: off}", "pools:", *lines, ""])
 
 
 def test_pools_come_change_and_go(server: Server) -> None:
     server.serve(pools(web=MAIN), GATED)
+    before = descriptors(server.pid)
     with Load(tcp(server), kept=1, fresh=1, pause_s=0.005) as load:
         server.configure(pools(web=MAIN, api="unix:api.sock"), GATED)
         assert server.reload() == "reloaded"
@@ -269,6 +275,7 @@ def test_pools_come_change_and_go(server: Server) -> None:
         wait_for(lambda: not (server.folder / "other.sock").exists(), "the end of the socket's file")
         wait_for(lambda: len(server.family()) == 2, "the end of the pool that was removed")
     assert load.failures == []
+    wait_for(lambda: descriptors(server.pid) == before, f"no more descriptors than {before}")
     assert "SIGABRT" not in server.log
     assert server.stop() == 0
 

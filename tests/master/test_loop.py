@@ -2,6 +2,7 @@
 
 import os
 import signal
+import weakref
 from time import monotonic
 
 import pytest
@@ -28,6 +29,19 @@ def test_timers_run_in_order_and_not_when_cancelled(loop: Loop) -> None:
     while len(ran) < 2:
         loop.run_once(None)
     assert ran == ["first", "second"]
+
+
+def test_a_cancelled_timer_holds_nothing_until_its_time_comes(loop: Loop) -> None:
+    class Pool:
+        def expire(self) -> None: ...
+
+    pool = Pool()
+    alive = weakref.ref(pool)
+    loop.call_later(50, print)
+    loop.call_later(100, pool.expire).cancel()
+    del pool
+    loop.run_once(monotonic())
+    assert alive() is None
 
 
 def test_a_deadline_ends_the_wait(loop: Loop) -> None:
