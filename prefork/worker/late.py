@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prefork.worker.connection import Connection
 from prefork.worker.connection_state import State
@@ -64,10 +64,8 @@ class Late:
             return self.has_answered
 
 
-class TellMaster(Protocol):
-    """Tells the master of a late request. ``drains``: the worker finishes others first."""
-
-    def __call__(self, request: str, elapsed_s: float, *, drains: bool) -> None: ...
+TellMaster = Callable[[str, float], None]
+"""Tells the master of a late request: its first line, and how many seconds it has been running."""
 
 
 class LateRequests:
@@ -113,7 +111,7 @@ class LateRequests:
             f"passed its deadline: {outcome}, it has been running",
         )
         line = response.request.head.request_line.decode("latin-1")
-        self._tell_master(line, elapsed_ns / 1e9, drains=server.threads is not None)
+        self._tell_master(line, elapsed_ns / 1e9)
         if server.threads is not None:
             cell.end(start_ns)
             self._drain(connection)

@@ -92,12 +92,12 @@ class Orders:
             return  # the steward was faster
         self.ask_to_leave("asked")
 
-    def tell_late(self, request: str, elapsed_s: float, *, drains: bool) -> None:
+    def tell_late(self, request: str, elapsed_s: float) -> None:
         """Tell the master that a request is past its deadline and that the worker leaves; see ``late.TellMaster``."""
         self.reason = "request-deadline"
         self._cell.set_state(DRAINING)
         try:
-            self._channel.send("late", request=clip(request), elapsed_s=round(elapsed_s, 3), drains=drains)
+            self._channel.send("late", request=clip(request), elapsed_s=round(elapsed_s, 3))
         except ChannelClosed:
             pass
 
