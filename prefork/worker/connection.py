@@ -75,7 +75,7 @@ class Connection(Incoming):
         """Answer without the application, then close. ``received``: the request, from its first byte."""
         server = self.server
         self.hold(b"")
-        server.note_refusal(self, status, reason)
+        server.complaints.note_refusal(self, status, reason)
         try:
             self.write(server.gateway.refuse(status, reason, received, self.base))
         except ClientGone:
@@ -180,7 +180,7 @@ class Connection(Incoming):
             self.server.background.lend(self)
 
     def cut_off(self, reason: str) -> ClientGone:
-        self.server.loop.post(partial(self.server.note_slow_reader, self.address, reason))
+        self.server.loop.post(partial(self.server.complaints.note_slow_reader, self.address, reason))
         return super().cut_off(reason)
 
     def holds_worker(self) -> bool:

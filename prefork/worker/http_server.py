@@ -9,32 +9,30 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from operator import methodcaller
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from prefork import temporary
 from prefork.errors import ExitStatus
 from prefork.http.head import HeadLimits
-from prefork.http.proxy_protocol import ProxyHeader
 from prefork.http.sender import ProxyPolicy
 from prefork.worker.accepting import Source
 from prefork.worker.background import BackgroundSender
+from prefork.worker.complaints import Complaints
 from prefork.worker.connection import Connection
-from prefork.worker.connection_state import State
 from prefork.worker.entrance import Entrance, entrances
 from prefork.worker.exchange import ClientGone, Request, ThreadCell
 from prefork.worker.gateway import Gateway
 from prefork.worker.handover import Handover, Origin
 from prefork.worker.health import Health
 from prefork.worker.introduction import Introduction
+from prefork.worker.keeping import KeepingServer
 from prefork.worker.late import LateRequests, TellMaster
 from prefork.worker.lookout import Lookout, Rounds
-from prefork.worker.peers import Peers, peer_name, shown_address
+from prefork.worker.peers import Peers, peer_name
 from prefork.worker.queueing import Queueing
 from prefork.worker.relay import Relay
 from prefork.worker.request_hooks import Late as LateHook
-from prefork.worker.server import Server
 from prefork.worker.settings import Limits, Timeouts
 from prefork.worker.sharing import Sharing
 from prefork.worker.steward import Steward
@@ -45,14 +43,9 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 NO_TLS: Mapping[int, SSLContext] = MappingProxyType({})
-LINGER_S = 2.0
-"""How long to read and drop what a client still sends after our last response."""
-
-QUIET_S = 1.0
-"""While draining, a connection that is idle for so long is closed; a request may have been on its way."""
 
 
-class HTTPServer(Server):
+class HTTPServer(KeepingServer):
     """Serve HTTP/1.1; the application runs only for complete requests.
 
     ``tls`` has the contexts of listeners by their descriptors; those that are not in it are plain.
@@ -78,7 +71,7 @@ class HTTPServer(Server):
         queueing: Queueing | None = None,
         before_wait: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(listeners, log, cell, threads=threads, connections=limits.connections)
+        super().__init__(listeners, log, cell, timeouts, threads=threads, connections=limits.connections)
         self.gateway = gateway
         self.limits = HeadLimits(limits.request_line, limits.fields, limits.head, limits.body)
         self.storage = Storage(limits.memory, limits.spool, temporary.directory(tmp_dir), log)
@@ -86,32 +79,18 @@ class HTTPServer(Server):
         self.body_memory_bytes = limits.body_memory
         self.response_memory_bytes = limits.response_memory
         self.peers = Peers(proxies or ProxyPolicy(), self.limits)
+        self.complaints = Complaints(log, cell, self.peers)
         self.health = health
         self.queueing = queueing
         self.screens = health is not None or queueing is not None
         """Are there requests that do not get to the application?"""
         self._before_wait = before_wait
-        make = self.loop.deadlines
-        self.keeps_connections = timeouts.keep_alive > 0
-        """May a client send another request on its connection?"""
-        self.keeps_private = self.keeps_connections
-        """The same for connections that cannot be handed over."""
         self.is_leaving = False
         """Do others go on with the connections, as soon as they can be handed over?"""
         self.sharing: Sharing | None = None
         self._steward: Steward | None = None
         self.rounds: Rounds | None = None
         self._has_others_first = False
-        # A connection that is not to be kept, too, has some time for the first byte of its one request.
-        self.keep_alive = make(timeouts.keep_alive or timeouts.head, Connection.expire_idle)
-        self.head = make(timeouts.head, methodcaller("expire_head"))
-        self.body = make(timeouts.body, Connection.expire_body)
-        self.sending = make(timeouts.send, Connection.expire_sending)
-        self.linger = make(LINGER_S, methodcaller("close"))
-        self.quiet = make(QUIET_S, Connection.expire_quiet)
-        self._quiet = False
-        self.connections: dict[int, Connection | Introduction] = {}
-        self.introductions = make(timeouts.head, Introduction.expire)
         self._entrances = entrances(listeners, introduced, tls)
 
     def share_connections(
@@ -176,16 +155,9 @@ class HTTPServer(Server):
             origin = Origin(entrance.local, client_address, peer_name(client_address))
             self._start(self.new_connection(request, origin, entrance))
 
-    def introduce(self, introduction: Introduction, header: ProxyHeader) -> None:
+    def introduce(self, introduction: Introduction, origin: Origin) -> None:
         """Serve a connection whose proxy has told whose it is."""
-        entrance = introduction.entrance
-        # The bytes are those of somebody behind the proxy, who is not to be trusted like the proxy. Not even after
-        # LOCAL, which HAProxy sends for clients on unix sockets, too.
-        origin = Origin(entrance.local, introduction.address, "")
-        if header.endpoints is not None:
-            peer, port, destination, destination_port = header.endpoints
-            origin = Origin((destination, str(destination_port)), (peer, port), peer)
-        self._start(self.new_connection(introduction.sock, origin, entrance))
+        self._start(self.new_connection(introduction.sock, origin, introduction.entrance))
 
     def new_connection(self, sock: socket.socket, origin: Origin, entrance: Entrance) -> Connection:
         client = origin.client
@@ -270,22 +242,6 @@ class HTTPServer(Server):
             self._steward.baton.acquire()
         super().serve_forever()
 
-    def keep_no_more(self, *, private_only: bool = False) -> None:
-        """Announce in every response from now on that its connection will close."""
-        self.keeps_private = False
-        self.keeps_connections = self.keeps_connections and private_only
-        for connection in self.connections.values():
-            if isinstance(connection, Connection) and (connection.is_private or not private_only):
-                connection.announce_end()
-
-    def be_quiet(self) -> None:
-        """Close every connection that has been idle for a moment."""
-        if not self._quiet:
-            self._quiet = True
-            self.keep_alive.timeout_s = min(QUIET_S, self.keep_alive.timeout_s or QUIET_S)
-            for connection in list(self.keep_alive.entries):
-                self.keep_alive.start(connection)
-
     def pass_on(self, connection: Connection | Introduction) -> bool:
         """Hand a connection over, if that can be; return whether it is gone."""
         return self.sharing is not None and self.sharing.pass_on(connection)
@@ -313,59 +269,6 @@ class HTTPServer(Server):
     def disown(self) -> list[int]:
         self.storage.after_fork()
         return [*super().disown(), *self.background.disown(), *self.connections]
-
-    def server_close(self) -> None:
-        for connection in list(self.connections.values()):
-            # A running one belongs to its thread, and goes with the process.
-            if connection.state is not State.RUNNING:
-                connection.close()
-        super().server_close()
-
-    def make_room(self) -> bool:
-        """Close the connection that has been idle for the longest time."""
-        for connection in self.keep_alive.entries:
-            connection.close()
-            return True
-        return False
-
-    def has_room(self) -> bool:
-        return super().has_room() or bool(self.keep_alive.entries)
-
-    def handler_failed(self, fd: int) -> None:
-        super().handler_failed(fd)
-        connection = self.connections.get(fd)
-        if connection is not None and connection.state is not State.RUNNING:
-            connection.abort()
-            connection.close()
-
-    def note_refusal(self, connection: Connection, status: int, reason: str) -> None:
-        """Count and log a request that the application does not see."""
-        self.cell.add_refused()
-        self.log.info(
-            "request-refused",
-            f"answered {status} to {shown_address(connection.address)}: {reason}",
-            status=status,
-        )
-
-    def note_refused_peer(self, introduction: Introduction, reason: str) -> None:
-        """Count a connection that does not introduce its client, and log it the first time from a peer."""
-        self.cell.add_refused()
-        if self.peers.is_news(peer_name(introduction.address)):
-            self.log.warning(
-                "proxy-header-refused",
-                f"closed the connection from {shown_address(introduction.address)} to a listener with "
-                f"proxy_protocol: {reason}; more of these from there are not logged",
-            )
-
-    def note_slow_reader(self, address: Any, reason: str) -> None:
-        """Count and log a connection that is cut off because its client does not read the response."""
-        self.cell.add_refused()
-        self.log.info("slow-reader-cut", f"cut off {shown_address(address)}: {reason}")
-
-    def note_tls_failure(self, connection: Connection, reason: str) -> None:
-        """Count and log a connection that ends because of its TLS, mostly in the handshake."""
-        self.cell.add_refused()
-        self.log.info("tls-failed", f"no TLS with {shown_address(connection.address)}: {reason}")
 
     def forget(self, connection: Connection | Introduction) -> None:
         """Drop all that is known of a connection that is about to be closed."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from typing import TYPE_CHECKING, Any
 
-from prefork.http.proxy_protocol import MAX_BINARY_BYTES, bytes_of_header, parse_proxy_header
+from prefork.http.proxy_protocol import MAX_BINARY_BYTES, ProxyHeader, bytes_of_header, parse_proxy_header
 from prefork.worker.connection_state import State
+from prefork.worker.handover import Origin
 from prefork.worker.peers import peer_name
 
 if TYPE_CHECKING:
@@ -91,7 +92,15 @@ class Introduction:
             return
         if header is not None:
             self._leave()
-            self.server.introduce(self, header)
+            self.server.introduce(self, self._origin(header))
+
+    def _origin(self, header: ProxyHeader) -> Origin:
+        # The bytes are those of somebody behind the proxy, who is not to be trusted like the proxy. Not even after
+        # LOCAL, which HAProxy sends for clients on unix sockets, too.
+        if header.endpoints is None:
+            return Origin(self.entrance.local, self.address, "")
+        peer, port, destination, destination_port = header.endpoints
+        return Origin((destination, str(destination_port)), (peer, port), peer)
 
     def expire(self) -> None:
         """Give up, after one more look."""
@@ -112,7 +121,7 @@ class Introduction:
     abort = close
 
     def _refuse(self, reason: str) -> None:
-        self.server.note_refused_peer(self, reason)
+        self.server.complaints.note_refused_peer(self, reason)
         self.close()
 
     def _leave(self) -> bool:

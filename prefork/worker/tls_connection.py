@@ -122,7 +122,7 @@ class TlsConnection(Connection):
         super().expire_head()
         if self.state is State.HANDSHAKE and self not in self.server.head.entries:
             if self._stream is not None:
-                self.server.note_tls_failure(self, "it was not complete in time")
+                self.server.complaints.note_tls_failure(self, "it was not complete in time")
             self.close()
 
     def _received(self, data: bytes) -> None:
@@ -255,7 +255,9 @@ class TlsConnection(Connection):
         server = self.server
         for queue in (server.head, server.keep_alive, server.body):
             queue.stop(self, None)
-        server.note_tls_failure(self, error.reason.lower().replace("_", " ") if error.reason else str(error))
+        server.complaints.note_tls_failure(
+            self, error.reason.lower().replace("_", " ") if error.reason else str(error)
+        )
         assert self._stream is not None
         self._transmit(self._stream.outgoing())
         self.keep = False
