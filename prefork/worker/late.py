@@ -124,6 +124,7 @@ class LateRequests:
         self._hand_over()
         if self._hook is not None:
             self._hook(response.environ, stack, elapsed_ns)
+        self._finish_readers(cell, start_ns)
         status = 504 if answered else response.encoded.code if response.encoded else 500
         cell.leave(response.request.head.method, status, start_ns, response.sent_bytes)
         self._before_exit()
@@ -143,6 +144,14 @@ class LateRequests:
         sharing = self._server.sharing
         if sharing is not None and not self._server.closing:
             sharing.leave_at_once(monotonic() + HAND_OVER_S)
+
+    def _finish_readers(self, cell: WatchedCell, start_ns: int) -> None:
+        """Stay for clients that still read responses of earlier requests; the successor is here meanwhile."""
+        sending = self._server.sending.entries
+        if self._server.sharing is not None and sending:
+            cell.end(start_ns)
+            until = monotonic() + self._graceful_s
+            self._server.sharing.attend_while(lambda: bool(sending) and monotonic() < until)
 
     def _drain(self, connection: Connection) -> None:
         """Have others take over; the loop ends when all that is left are late requests."""

@@ -131,7 +131,11 @@ class Sharing:
         self._give_up.start(None)
         server.acceptor.close(relay=True)
         self.attend()
-        while monotonic() < until and (self._is_blocked or server.sending.entries):
+        self.attend_while(lambda: monotonic() < until and (self._is_blocked or bool(server.sending.entries)))
+
+    def attend_while(self, condition: Callable[[], bool]) -> None:
+        """Stand in for the loop, whose thread will not come back; called by the steward, with the baton."""
+        while condition():
             sleep(TICK_S)
             self.attend()
 

@@ -67,6 +67,9 @@ def app(environ, start_response):
         signal.signal(signal.SIGABRT, signal.SIG_IGN)
     if path in ("/c", "/ignores"):
         sum(range(10**11))
+    if path == "/large":
+        start_response("200 OK", [("Content-Length", "30000000")])
+        return [bytes(30_000_000)]
     if path == "/body":
         start_response("200 OK", [("Content-Length", "10")])
         def body():
@@ -166,6 +169,29 @@ def test_the_other_connections_of_a_stuck_worker_go_on_elsewhere(server: Server)
     kept.close()
     assert re.fullmatch(r"myapp\.0 /sleeps 0\.\d myapp\.py", (server.folder / "told").read_text())
     assert slots_of[0] == pid != slots_of[1]
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("sharing", ["", "share_connections: false\n"])
+def test_a_stuck_worker_stays_for_who_still_reads(server: Server, sharing: str) -> None:
+    config = CONFIG.replace("workers: 2", "workers: 1")
+    server.serve(config + "timeouts: {request: 500ms}\n" + sharing, STUCK)
+    (pid,) = server.wait_for_workers(1)
+    reader = server.connect()
+    reader.request("GET", "/large")
+    answer = reader.getresponse()
+    assert len(answer.read(1000)) == 1000
+    assert Pending(server, "/sleeps").outcome() == LATE
+    wait_for(lambda: set(server.workers()) - {pid}, "the successor")
+    assert server.get()[0] == 200
+    until = time.monotonic() + 2
+    wait_for(lambda: time.monotonic() > until, "the time in which the master would end a worker that hangs")
+    assert len(answer.read()) == 30_000_000 - 1000
+    if not sharing:
+        reader.request("GET", "/")
+        assert int(reader.getresponse().read()) != pid
+    reader.close()
+    server.wait_for_log(rf"pid {pid}: gone: .* GET /sleeps HTTP/1.1 after")
     assert server.stop() == 0
 
 
