@@ -5,14 +5,18 @@ Runs in the master.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefork.channel import Channel
+from prefork.log import Log
+from prefork.master import obituary
 from prefork.master.loop import Loop
 from prefork.master.plan import Worker
 from prefork.master.spawn_orders import SpawnOrders
 from prefork.master.worker_link import LinkRecord, WorkerLink
+from prefork.master.worker_states import Reaction
 from prefork.process import Process
 from prefork.records import Descriptor
 
@@ -68,6 +72,26 @@ class Crew:
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
         return self._links.pop(worker.id)
+
+    def react(self, worker: Worker, reaction: Reaction, log: Log, *, empty_listeners: bool) -> None:
+        """Do to a worker what the state table says; ``log`` speaks of it.
+
+        ``empty_listeners``: if it drains, it first takes what waits in listeners that are about to close.
+        """
+        link = self._links.get(worker.id)
+        match reaction:
+            case Reaction.DRAIN if link is not None:
+                link.send("drain", reason=worker.reason, empty_listeners=empty_listeners)
+            case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
+                number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
+                if worker.ready_at is not None or worker.reason not in obituary.EXPECTED:
+                    log.warning(
+                        "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
+                    )
+                link.process.signal(number)
+            case Reaction.FORGET if link is not None:
+                obituary.write_obituary_of_unborn(log, worker)
+                self.let_go(worker).close()
 
     def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
         """Send an order to every worker that can be reached."""

@@ -7,13 +7,11 @@ shared memory. What concerns all pools (reload, stop, listeners) is the supervis
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 
 from prefork import records
 from prefork.cell import Cell
-from prefork.channel import ChannelClosed, Message
 from prefork.figures import Counts
 from prefork.log import Log
 from prefork.master import obituary
@@ -27,10 +25,10 @@ from prefork.master.molds import Means, Molds
 from prefork.master.plan import Action, AllReady, BackedOff, BootFailed, GateReached, React, Spawn, Worker
 from prefork.master.pool_hooks import PoolHooks
 from prefork.master.pool_terms import PoolRecord, Watcher
+from prefork.master.reports import Reports
 from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
-from prefork.master.worker_link import WorkerLink
-from prefork.master.worker_states import Reaction, State
+from prefork.master.worker_states import State
 from prefork.process import Exit
 from prefork.records import Descriptor
 
@@ -52,9 +50,11 @@ class Pool:
         self.generations = self._molds.generations
         """Those that still have processes."""
         self._crew = Crew(means.loop, self._order, self._read)
+        self._reports = Reports(self, self._crew)
         self._empty_listeners = False
         """Workers that drain now first take what waits in listeners that are about to close."""
-        self._closing = False
+        self.is_closing = False
+        """Have its workers been told that the pool will stop?"""
         self._floor = Floor()
         errands = Errands(self.name, means.loop, means.log, self._order_hook, self._farewell)
         self._hooks = PoolHooks(lambda: self.current.config, errands)
@@ -66,7 +66,7 @@ class Pool:
         """Take over a pool that an older version of this process has run, with all its processes."""
         pool = cls(generations[record.current], means, watcher)
         records.restore(pool.table, record.table)
-        pool.totals, pool._closing, pool._floor = record.totals, record.closing, record.floor
+        pool.totals, pool.is_closing, pool._floor = record.totals, record.closing, record.floor
         pool._hooks.adopt(record.hooks)
         for mold in record.molds:
             pool._molds.adopt(generations[mold.generation], mold)
@@ -81,7 +81,7 @@ class Pool:
             number if number in self.generations else max(self.generations),
             (Descriptor(self.relay.way_in.fileno()), Descriptor(self.relay.way_out.fileno())),
             self.totals,
-            self._closing,
+            self.is_closing,
             self._floor,
             records.plain(self.table),
             tuple(generation.record() for generation in self.generations.values()),
@@ -98,7 +98,7 @@ class Pool:
 
     def open_gate(self) -> None:
         """Every pool has its first batch: old workers may go."""
-        self._carry_out(self.table.open_gate(monotonic()))
+        self.carry_out(self.table.open_gate(monotonic()))
 
     def commit(self, number: int, *, empty_listeners: bool) -> None:
         """Let a generation take over for good.
@@ -107,7 +107,7 @@ class Pool:
         """
         self.current = self.generations[number]
         self._empty_listeners = empty_listeners
-        self._carry_out(self.table.commit(monotonic()))
+        self.carry_out(self.table.commit(monotonic()))
         self._empty_listeners = False
         self._molds.dismiss_all_but(number)
         self._forget_generations()
@@ -117,7 +117,7 @@ class Pool:
         self._molds.dismiss(failed)
         if self.table.plan.generation == failed:
             self._floor.restore()
-        self._carry_out(self.table.roll_back(monotonic()))
+        self.carry_out(self.table.roll_back(monotonic()))
         self._forget_generations()
 
     def scale_by(self, difference: int) -> int:
@@ -133,11 +133,11 @@ class Pool:
 
     def scale_to(self, wanted: int) -> None:
         """Want so many workers."""
-        self._carry_out(self.table.scale(wanted, monotonic()))
+        self.carry_out(self.table.scale(wanted, monotonic()))
 
     def recycle(self, worker: Worker, reason: str) -> None:
         """Replace a worker: its successor is ready before it drains."""
-        self._carry_out(self.table.leave(worker, reason, monotonic()))
+        self.carry_out(self.table.leave(worker, reason, monotonic()))
 
     @property
     def bounds(self) -> Bounds | None:
@@ -162,7 +162,7 @@ class Pool:
 
     def announce_closing(self) -> None:
         """Have every worker, also one that gets ready later, tell its clients that the pool will stop."""
-        self._closing = True
+        self.is_closing = True
         self.broadcast("closing")
 
     def stop(self, deadline: float, reason: str) -> None:
@@ -175,7 +175,7 @@ class Pool:
         self._molds.dismiss_all_but(self.current.number if keeps_mold else None)
         deadline = self._hooks.stop(deadline, reason, has_mold=keeps_mold)
         self._empty_listeners = True
-        self._carry_out(self.table.stop(deadline, reason, monotonic()))
+        self.carry_out(self.table.stop(deadline, reason, monotonic()))
 
     def broadcast(self, kind: str, fds: Sequence[int] = (), **fields: object) -> None:
         """Send an order to every worker that can be reached."""
@@ -186,11 +186,11 @@ class Pool:
 
     def expire(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        self._carry_out(self.table.expire(now))
+        self.carry_out(self.table.expire(now))
 
     def overdue(self, worker: Worker, detail: str) -> None:
         """End a worker, one of whose requests passed its deadline; ``detail`` says which."""
-        self._carry_out(self.table.overdue(worker, detail, monotonic()))
+        self.carry_out(self.table.overdue(worker, detail, monotonic()))
 
     def ask_stack(self, worker: Worker, then: Callable[[str], None]) -> None:
         """Have ``then`` told the stack of what a worker runs, "" if that cannot be known."""
@@ -221,9 +221,9 @@ class Pool:
         if generation > self.table.plan.generation:
             self._floor.forget()
             plan = self.generations[generation].plan(self.table.wanted)
-            self._carry_out(self.table.begin(plan, now))
+            self.carry_out(self.table.begin(plan, now))
         else:
-            self._carry_out(self.table.mold_ready(generation, now))
+            self.carry_out(self.table.mold_ready(generation, now))
 
     def mold_gone(self, generation: int) -> None:
         self.table.mold_gone(generation)
@@ -261,9 +261,7 @@ class Pool:
 
     def read_hellos(self) -> None:
         """Take hellos that wait: only they tell the pid of a worker that died at once."""
-        for worker in list(self.table.workers.values()):
-            if worker.pid is None:
-                self._read(worker)
+        self._reports.read_hellos()
         self._hooks.errands.read_hello()
 
     def _bury(self, worker: Worker, exit: Exit) -> None:
@@ -282,18 +280,21 @@ class Pool:
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
         if exit.exit_status != 0 or worker.reason not in obituary.EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
-        self._carry_out(self.table.gone(worker, now), link.failure or str(exit))
+        self.carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
 
     # Carrying out
 
-    def _carry_out(self, actions: Sequence[Action], failure: str = "") -> None:
+    def carry_out(self, actions: Sequence[Action], failure: str = "") -> None:
+        """Do what the slot table asks for; ``failure`` is what is known of a failed boot."""
         for action in actions:
             match action:
                 case Spawn(worker):
                     self._spawn(worker)
                 case React(worker, reaction):
-                    self._react(worker, reaction)
+                    self._crew.react(
+                        worker, reaction, self.log_of(worker), empty_listeners=self._empty_listeners
+                    )
                 case GateReached(generation):
                     self._watcher.gate_reached(self, generation)
                 case AllReady(generation):
@@ -306,6 +307,9 @@ class Pool:
         self._crew.give_orders()
         self._farewell()
 
+    def _read(self, worker: Worker) -> None:
+        self._reports.read(worker)
+
     def _spawn(self, worker: Worker) -> None:
         try:
             self._crew.spawn(worker)
@@ -313,29 +317,13 @@ class Pool:
             why = f"cannot make a channel: {error.strerror}"
             self.log_of(worker).error("spawn-failed", why)
             # Later, as any other failed spawn: the table is in the middle of a decision.
-            self._means.loop.call_later(0, lambda: self._carry_out(self.table.lose(worker, monotonic()), why))
+            self._means.loop.call_later(0, lambda: self.carry_out(self.table.lose(worker, monotonic()), why))
 
     def _order(self, worker: Worker, fds: Sequence[int]) -> None:
         if not self._molds.send(worker.generation, "spawn", fds, slot=worker.slot, cell=worker.cell):
             self._log.debug(
                 "spawn-not-sent", f"the mold did not take the order for {self.name}.{worker.slot}"
             )
-
-    def _react(self, worker: Worker, reaction: Reaction) -> None:
-        link = self._crew.link_to(worker)
-        match reaction:
-            case Reaction.DRAIN if link is not None:
-                link.send("drain", reason=worker.reason, empty_listeners=self._empty_listeners)
-            case Reaction.ABORT | Reaction.KILL if link is not None and link.process is not None:
-                number = signal.SIGABRT if reaction is Reaction.ABORT else signal.SIGKILL
-                if worker.ready_at is not None or worker.reason not in obituary.EXPECTED:
-                    self.log_of(worker).warning(
-                        "worker-ended", f"{worker.reason}: sending {number.name}", reason=worker.reason
-                    )
-                link.process.signal(number)
-            case Reaction.FORGET if link is not None:
-                obituary.write_obituary_of_unborn(self.log_of(worker), worker)
-                self._crew.let_go(worker).close()
 
     # Hooks
 
@@ -347,51 +335,6 @@ class Pool:
         """At the end of a stop: run the last hook; after that no mold is needed any more."""
         if self.table.is_stopping and not self.table.workers and self._hooks.last():
             self._molds.dismiss_all_but(None)
-
-    # What workers say
-
-    def _read(self, worker: Worker) -> None:
-        link = self._crew.link_to(worker)
-        if link is None:
-            return
-        try:
-            for message in link.messages():
-                self._said(worker, link, message)
-        except ChannelClosed:
-            self._carry_out(self.table.lose(worker, monotonic()), "it could not be forked, or died at once")
-
-    def _said(self, worker: Worker, link: WorkerLink, message: Message) -> None:
-        """Take a word of a worker, which may be broken by its application: what makes no sense is ignored."""
-        now = monotonic()
-        match message.kind:
-            case "hello" if worker.pid is None and message.pid:
-                self._crew.met(worker, message.pid)
-                self._carry_out(self.table.hello(worker, message.pid, now))
-            case "ready":
-                if worker.state is State.BOOTING:
-                    took_s = now - worker.spawned_at
-                    self.log_of(worker).info(
-                        "worker-ready", f"ready after {took_s:.2f} s", took_s=round(took_s, 3)
-                    )
-                self._carry_out(self.table.ready(worker, now))
-                if self._closing:
-                    link.send("closing")
-            case "failed" if worker.state is State.BOOTING and not link.failure:
-                link.failure = str(message.fields.get("text")) or "it did not say why"
-                worker.reason = worker.reason or "boot-failed"
-                if not self.table.is_on_trial(worker.generation):
-                    why, traceback = told("it cannot get ready", link.failure)
-                    self.log_of(worker).error("worker-boot-failed", why, traceback=traceback)
-            case "late":
-                request, elapsed_s = message.fields.get("request"), message.fields.get("elapsed_s")
-                self._carry_out(self.table.late(worker, f"{request} after {elapsed_s} s", now))
-            case "leave" if not self.table.is_stopping:
-                reason = str(message.fields.get("reason"))
-                self._carry_out(
-                    self.table.leave(worker, reason if reason in obituary.OF_WORKERS else "asked", now)
-                )
-
-    # Ends
 
     def _forget_generations(self) -> None:
         """Give up the shared memory and private keys of generations whose last process is gone, at last the relay."""
