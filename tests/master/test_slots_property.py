@@ -12,9 +12,18 @@ from collections.abc import Sequence
 import pytest
 from test_slots import Pool, plan
 
-from prefork.master import slots
-from prefork.master.plan import Action, AllReady, BootFailed, GateReached, Spawn, Worker, leavers_at_once
-from prefork.master.slots import MOST_STUCK
+from prefork.master import slot_rule
+from prefork.master.plan import (
+    Action,
+    AllReady,
+    BootFailed,
+    GateReached,
+    Plan,
+    Spawn,
+    Worker,
+    leavers_at_once,
+)
+from prefork.master.slot_rule import MOST_STUCK
 from prefork.master.worker_states import ACTIVE, TRANSITIONS, Event, Reaction, State, transition
 
 EVENTS = 400
@@ -109,7 +118,7 @@ class Wild(Pool):
                 self.now += chance.choice((0.01, 0.1, 0.1, 1.0, 1.0, 6.0, 25.0))
                 self.do(table.expire(self.now))
 
-    def any_plan(self) -> slots.Plan:
+    def any_plan(self) -> Plan:
         return plan(self.generation, self.chance.randint(1, MOST), self.chance.randint(1, MOST))
 
     def calm_down(self, cursed: frozenset[int]) -> None:
@@ -159,7 +168,7 @@ def test_the_sequences_reach_every_transition(monkeypatch: pytest.MonkeyPatch) -
         seen.add((state, event))
         return transition(state, event)
 
-    monkeypatch.setattr(slots, "transition", noted)
+    monkeypatch.setattr(slot_rule, "transition", noted)
     for seed in range(10):
         wild = Wild(seed)
         for _ in range(EVENTS):
