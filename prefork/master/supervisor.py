@@ -12,7 +12,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic, sleep
+from time import monotonic
 
 from prefork import __version__
 from prefork.config import Config, Listen, Loaded
@@ -32,6 +32,7 @@ from prefork.master.signals import SignalPipe, unblock_all
 from prefork.master.state import Belongings, MasterRecord
 from prefork.master.stop import QUICK_STOP_S, Stop
 from prefork.master.succession import record_of, take_over
+from prefork.master.turns import Turns
 from prefork.master.upgrade import Upgrades
 from prefork.master.upkeep import Upkeep
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
@@ -63,6 +64,7 @@ class Supervisor:
         self._loop = Loop(self.internal_error, ran_until)
         self._requests = RequestWatch(self._log, belongings.doorbell)
         self._upkeep = Upkeep(self._log)
+        self._turns = Turns(self._loop, self._requests, self._upkeep, self._log, self)
         self._booting: set[str] = set()
         self._reloads = Reloads(self._estate, read_config, self, self._loop, self._log, self._notifier)
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self)
@@ -142,11 +144,11 @@ class Supervisor:
         self._signals = SignalPipe()  # before what may take time or leave something behind
         set_title(f"prefork: master {config.name} ({', '.join(config.files) or 'command line'})")
         self._loop.watch(self._signals.fileno(), self.take_signals)
-        self._loop.watch(self._requests.doorbell, self._rung)
+        self._loop.watch(self._requests.doorbell, self._turns.rung)
 
     def _work(self) -> None:
         while not self._is_over():
-            self._turn()
+            self._turns.turn()
 
     @contextmanager
     def _put_away(self, pidfile: str | None) -> Iterator[None]:
@@ -178,41 +180,6 @@ class Supervisor:
             self._estate.pools[config.name] = self.add_generation(config, 1, listeners, None)
         self._booting = set(self._estate.pools)
         self._feed_watchdog()
-
-    def _turn(self) -> None:
-        instants = [pool.table.next_deadline() for pool in self.pools()]
-        instants += [self._requests.next_look, self._upkeep.next_look]
-        lost_s = self._loop.run_once(min((i for i in instants if i is not None), default=None))
-        if lost_s:
-            self._log.warning(
-                "suspended",
-                f"the master did not run for {lost_s:.1f} s; all deadlines move by that",
-                lost_s=round(lost_s, 3),
-            )
-            self._requests.excuse(lost_s)
-            for pool in self.pools():
-                pool.table.postpone(lost_s)
-        try:
-            self._act_on_deadlines(monotonic())
-        except Exception:
-            self.internal_error()
-            sleep(1.0)  # it may come again at once, and must not become a busy loop
-
-    def _act_on_deadlines(self, now: float) -> None:
-        for pool in self.pools():
-            deadline = pool.table.next_deadline()
-            if deadline is not None and deadline <= now:
-                pool.expire(now)
-        if self._requests.next_look is not None and self._requests.next_look <= now:
-            self._requests.look(self.pools())
-            if not self._requests.is_asleep:
-                self._upkeep.wake(now)
-        if self._upkeep.next_look is not None and self._upkeep.next_look <= now:
-            self._upkeep.look(self.pools(), now, busy=not self._requests.is_asleep)
-
-    def _rung(self) -> None:
-        self._requests.rung()
-        self._upkeep.wake(monotonic())
 
     def _is_over(self) -> bool:
         if any(pool.is_gone for pool in self._estate.leaving):
