@@ -107,7 +107,9 @@ class Loop:
         while self._timers and self._timers[0].instant <= now:
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:
-                self._call(timer.callback)
+                # Who holds on to its timer would else be held by it, a ring that lives until the next collection.
+                callback, timer.callback = timer.callback, _nothing
+                self._call(callback)
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:

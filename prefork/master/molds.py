@@ -103,10 +103,16 @@ class Molds:
         """No mold lives, and none will be started."""
         return all(keeper.is_gone for keeper in self._keepers.values())
 
-    def forget_generations(self, living: Collection[int]) -> None:
-        """Give up the shared memory and private keys of generations without a mold that are not in ``living``."""
+    def forget_generations(self, living: Collection[int]) -> bool:
+        """Give up the shared memory and private keys of generations without a mold that are not in ``living``.
+
+        Returns whether there were any.
+        """
+        forgotten = False
         for number in [n for n, keeper in self._keepers.items() if keeper.is_gone and n not in living]:
             del self._keepers[number]
             generation = self.generations.pop(number)
             generation.scoreboard.close()
             generation.tls.forget()
+            forgotten = True
+        return forgotten

@@ -6,6 +6,7 @@ shared memory. What concerns all pools (reload, stop, listeners) is the supervis
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
@@ -31,6 +32,9 @@ from prefork.master.slots import SlotTable
 from prefork.master.worker_states import State
 from prefork.process import Exit
 from prefork.records import Descriptor
+
+FORGET_S = 0.1
+"""So long after the end of a generation, or of the whole pool, nothing speaks to it any more."""
 
 
 class Pool:
@@ -338,6 +342,9 @@ class Pool:
 
     def _forget_generations(self) -> None:
         """Give up the shared memory and private keys of generations whose last process is gone, at last the relay."""
-        self._molds.forget_generations({worker.generation for worker in self.table.workers.values()})
+        if self._molds.forget_generations({worker.generation for worker in self.table.workers.values()}):
+            # Shared memory keeps a descriptor until the last that knows it is gone, be it in a ring of objects such as
+            # a pool is.
+            self._means.loop.call_later(FORGET_S, gc.collect)
         if not self.generations:
             self.relay.close()

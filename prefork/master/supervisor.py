@@ -6,7 +6,6 @@ the nearest deadline.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import traceback
@@ -37,9 +36,6 @@ from prefork.master.upgrade import Upgrades
 from prefork.master.upkeep import Upkeep
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 from prefork.quiesce import HANDSHAKES_S
-
-FORGET_S = 2 * HANDSHAKES_S
-"""So long after its end nothing speaks to a pool any more."""
 
 
 class Supervisor:
@@ -184,8 +180,6 @@ class Supervisor:
     def _is_over(self) -> bool:
         if any(pool.is_gone for pool in self._estate.leaving):
             self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
-            # A pool is a ring of objects, and shared memory keeps a descriptor until the last that knows it is gone.
-            self._loop.call_later(FORGET_S, gc.collect)
         return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self.pools())
 
     def pools(self) -> list[Pool]:
