@@ -141,7 +141,7 @@ def test_a_helper_that_hangs_or_dies_harms_nothing_and_the_stop_keeps_its_budget
 def test_nobody_waits_for_a_helper_and_it_does_not_outlive_the_master(server: Server) -> None:
     server.serve(CONFIG + "hooks: {server_ready: myapp:hang, worker_gone: myapp:note}", APP)
     server.wait_for_log("HANGS ServerReady")
-    [helper] = server.titled("^prefork: helper shop server_ready gen 1")
+    [helper] = wait_for(lambda: server.titled("^prefork: helper shop server_ready gen 1"), "its title")
     assert not [path for path in os.listdir(f"/proc/{helper}/fd") if _is_listener(helper, path)]
     assert server.reload() == "reloaded"
     assert server.get()[0] == 201

@@ -50,7 +50,12 @@ def test_a_worker_that_has_served_enough_is_replaced_and_nobody_notices(server: 
     assert read_response(idle)[0] == 200
     with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=4, fresh=2) as load:
         wait_for(
-            lambda: all(f"pid {pid}: gone: " in server.log for pid in first), "the end of the first workers"
+            # Not of all: the one that the kernel wakes last may have little to do.
+            lambda: (
+                sum(f"pid {pid}: gone: " in server.log for pid in first) >= 2
+                and server.log.count("gone: ") >= 4
+            ),
+            "the end of some of the first workers",
         )
     assert load.failures == []
     idle.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
