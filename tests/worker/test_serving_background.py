@@ -38,8 +38,10 @@ class Pause:
     def __init__(self) -> None:
         self.over = threading.Event()
         self.closed = threading.Event()
+        self.began = threading.Event()
 
     def __call__(self) -> None:
+        self.began.set()
         assert self.over.wait(PATIENCE_S)
 
     def blocks(self, environ: Any, start_response: Any) -> Iterator[bytes]:
@@ -98,9 +100,11 @@ def test_a_block_arrives_while_the_next_is_worked_on(
             while client._file.readline() != b"\r\n":
                 pass
             assert read(client, len(BLOCK)) == BLOCK
+            assert pause.began.wait(PATIENCE_S)
+            pause.began.clear()
             pause.over.set()
             assert read(client, len(REST)) == REST
-            pause.over.clear()
+            pause.over.clear()  # who waits has been woken
         eventually(lambda: not server.server.background.loans)
         assert server.server.storage.memory_bytes == server.server.storage.spool_bytes == 0
 
