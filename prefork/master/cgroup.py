@@ -60,31 +60,24 @@ def cpu_quota(root: str | Path = "/") -> Limit | None:
 
 def memory_limit(root: str | Path = "/") -> Limit | None:
     """Return the smallest memory limit of our group and its ancestors, in bytes; None without one."""
-    found = []
     hierarchy = _hierarchy("memory", Path(root))
-    name = "memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes"
-    for level in hierarchy.levels:
-        limit = _read(level / name)
-        if limit.isdigit() and int(limit) < UNLIMITED_V1_BYTES:
-            found.append(Limit(int(limit), f"{name} {limit}"))
-    return min(found, default=None)
+    return min((limit for _, limit in _limited_levels(hierarchy)), default=None)
 
 
 def memory_use(root: str | Path = "/") -> MemoryUse | None:
     """Return the use of the group with the smallest limit among ours and its ancestors; None without a limit."""
     found = []
     hierarchy = _hierarchy("memory", Path(root))
-    version_2 = hierarchy.version == 2
-    limit_name, use_name, inactive_name = (
-        ("memory.max", "memory.current", "inactive_file")
-        if version_2
-        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    use_name, inactive_name = (
+        ("memory.current", "inactive_file")
+        if hierarchy.version == 2
+        else ("memory.usage_in_bytes", "total_inactive_file")
     )
-    for level in hierarchy.levels:
-        limit, used = _read(level / limit_name), _read(level / use_name)
-        if limit.isdigit() and int(limit) < UNLIMITED_V1_BYTES and used.isdigit():
+    for level, limit in _limited_levels(hierarchy):
+        used = _read(level / use_name)
+        if used.isdigit():
             inactive = _entry(level / "memory.stat", inactive_name) or 0
-            found.append(MemoryUse(max(0, int(used) - inactive), int(limit)))
+            found.append(MemoryUse(max(0, int(used) - inactive), int(limit.value)))
     return min(found, key=lambda use: use.limit_bytes, default=None)
 
 
@@ -127,6 +120,15 @@ def _hierarchy(controller: str, root: Path) -> Hierarchy:
         if mount.version == 2 and "" in ours:
             return Hierarchy(2, _levels(mount, ours[""], root))
     return Hierarchy(2, ())
+
+
+def _limited_levels(memory: Hierarchy) -> Iterator[tuple[Path, Limit]]:
+    """Yield each group that has a memory limit, with it, in bytes."""
+    name = "memory.max" if memory.version == 2 else "memory.limit_in_bytes"
+    for level in memory.levels:
+        limit = _read(level / name)
+        if limit.isdigit() and int(limit) < UNLIMITED_V1_BYTES:
+            yield level, Limit(int(limit), f"{name} {limit}")
 
 
 class _Mount(NamedTuple):

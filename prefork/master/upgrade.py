@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from enum import Enum
@@ -91,7 +92,7 @@ class Upgrades:
         """The server stops."""
         self._stage = Stage.NONE
         if self._check is not None:
-            self._check.signal(9)
+            self._check.signal(signal.SIGKILL)
 
     def child_died(self, pid: int, reap: Callable[[int], Exit]) -> bool:
         """Reap a child if it is the rehearsal; return whether it is."""
@@ -131,9 +132,8 @@ class Upgrades:
                         self.proceed()  # what they ask for comes first
                     else:
                         self._become()
-        except (
-            Exception
-        ):  # no descriptors, processes or memory; or a mistake of ours, which must not end the server
+        except Exception:
+            # No descriptors, processes or memory; or a mistake of ours, which must not end the server.
             self._refuse("it cannot be started", traceback.format_exc())
 
     def _start_check(self) -> None:
@@ -155,7 +155,7 @@ class Upgrades:
     def _give_up(self) -> None:
         self._timed_out = True
         if self._check is not None:
-            self._check.signal(9)
+            self._check.signal(signal.SIGKILL)
 
     def _become(self) -> NoReturn:
         """Exec. Raises whatever goes wrong."""

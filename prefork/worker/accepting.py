@@ -160,11 +160,9 @@ class Acceptor:
 
     def let_siblings_take(self) -> None:
         """Leave the relay to others for a moment, and wake one of them."""
-        relay = self.relay
-        if relay is not None and self.listening.pop(relay.fileno(), None) is not None:
-            self._loop.epoll.unregister(relay)
+        if self.relay is not None and self._stop_listening(self.relay):
             self._rest.start(None)
-            relay.nudge()
+            self.relay.nudge()
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of the listeners that are open, and of connections not yet served."""
@@ -181,17 +179,13 @@ class Acceptor:
     def close(self, *, relay: bool) -> None:
         """Leave the listeners to the other workers, and the ``relay``, too?"""
         for listener in list(self._listeners):
-            if self.listening.pop(listener.fileno(), None) is not None:
-                self._loop.epoll.unregister(listener)
-                if self.owes_a_take:
-                    self.take(listener)
+            if self._stop_listening(listener) and self.owes_a_take:
+                self.take(listener)
             listener.close()
         self._listeners.clear()
         if relay and self.relay is not None:
-            if self.listening.pop(self.relay.fileno(), None) is not None:
-                self._loop.epoll.unregister(self.relay)
-                if self.owes_a_take:
-                    self.take(self.relay)
+            if self._stop_listening(self.relay) and self.owes_a_take:
+                self.take(self.relay)
             self._rest.stop(None, None)
             self._has_left_relay = True
 
@@ -201,8 +195,8 @@ class Acceptor:
         self._register()
 
     def _sources(self) -> list[Source]:
-        relay = self.relay if not self._has_left_relay else None
-        return [*([relay] if relay is not None else ()), *self._listeners]
+        relay = [] if self.relay is None or self._has_left_relay else [self.relay]
+        return [*relay, *self._listeners]
 
     def _register(self) -> None:
         if self.reasons:
@@ -221,11 +215,17 @@ class Acceptor:
             for source in listening.values():
                 self.take(source)
 
+    def _stop_listening(self, source: Source) -> bool:
+        """Take one source out of the epoll; return whether it was there."""
+        if self.listening.pop(source.fileno(), None) is None:
+            return False
+        self._loop.epoll.unregister(source)
+        return True
+
     def _forget(self, listener: socket.socket) -> None:
         """Close one listener. One that was shut down and is empty would be reported for ever."""
         self._listeners.remove(listener)
-        if self.listening.pop(listener.fileno(), None) is not None:
-            self._loop.epoll.unregister(listener)
+        self._stop_listening(listener)
         listener.close()
 
     def _may_leave_it(self) -> bool:

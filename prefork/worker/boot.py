@@ -82,12 +82,12 @@ def main(birth: Birth) -> int:
                 orders=orders.descriptors(),
                 give_up_s=pool.timeouts.graceful / 2,
             )
+            if any(time_limits(pool).all_s()):
+                server.watch_requests(
+                    orders.tell_late, hooks.late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush
+                )
         else:
             server.use_relay(relay)
-        if isinstance(server, HTTPServer) and any(time_limits(pool).all_s()):
-            server.watch_requests(
-                orders.tell_late, hooks.late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush
-            )
         watch_over(server, pool, cell, orders.ask_to_leave, log)
         cell.set_state(READY)
         channel.send("ready")

@@ -115,8 +115,11 @@ class Connection(Incoming):
             if self.state is state and self in queue.entries:
                 queue.start_at(self, due)
 
-    def attend(self, events: int) -> None:
-        """Do what can be done without the application, which the main thread is in; called by the steward."""
+    def attend(self, events: int) -> bool:
+        """Do what can be done without the application, which the main thread is in; called by the steward.
+
+        Returns whether there may be a request for another worker.
+        """
         state = self.state
         if state is _FLUSHING:
             self._on_writable(events)
@@ -126,13 +129,13 @@ class Connection(Incoming):
             try:
                 gone = not self.sock.recv(1, MSG_DONTWAIT | MSG_PEEK)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 gone = True
-            if gone:
-                self.close()
-            elif self.server.sharing is not None:
-                self.server.sharing.offer(self)
+            if not gone:
+                return True
+            self.close()
+        return False
 
     def announce_end(self) -> None:
         """Have the response that is under way announce that the connection will close."""
@@ -147,13 +150,9 @@ class Connection(Incoming):
     # What the deadlines call. Each looks once more: bytes may have come while the loop was in the application.
 
     def expire_idle(self) -> None:
+        server = self.server
         self.on_readable(0)
-        if self.state is _IDLE and self not in self.server.keep_alive.entries:
-            self.close()
-
-    def expire_quiet(self) -> None:
-        self.on_readable(0)
-        if self.state is _IDLE and self not in self.server.quiet.entries:
+        if self.state is _IDLE and self not in server.keep_alive.entries and self not in server.quiet.entries:
             self.close()
 
     def expire_head(self) -> None:

@@ -107,7 +107,14 @@ class HTTPServer(KeepingServer):
         self.use_relay(relay)
         self.sharing = Sharing(self, relay, ready, passes_on=passes_on, orders=orders, give_up_s=give_up_s)
         if passes_on and self.threads is None:
+            self._employ_steward()
+
+    def _employ_steward(self) -> Steward:
+        """Have a steward from now on, if there is none."""
+        if self._steward is None:
+            assert self.sharing is not None
             self._steward = Steward(self.main_cell, self.sharing.attend)
+        return self._steward
 
     def do_chore(self, chore: Callable[[bool], None]) -> bool:
         if self._steward is None:
@@ -129,11 +136,8 @@ class HTTPServer(KeepingServer):
         lookout = Lookout(self.cell.threads, late.slow, late.overdue, lambda: self.handler_failed(-1))
         if self.threads is not None:
             self.rounds = Rounds(self.loop, lookout)
-            return
-        if self._steward is None:
-            assert self.sharing is not None
-            self._steward = Steward(self.main_cell, self.sharing.attend)
-        self._steward.lookout = lookout
+        else:
+            self._employ_steward().lookout = lookout
 
     def service_actions(self) -> None:
         if self._before_wait is not None:

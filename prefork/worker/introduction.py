@@ -64,10 +64,9 @@ class Introduction:
         if self in self.server.introductions.entries:
             self.server.introductions.start_at(self, due)
 
-    def attend(self, events: int) -> None:
-        """Called by the steward while the main thread is in the application: have another worker read it."""
-        if self.server.sharing is not None:
-            self.server.sharing.offer(self)
+    def attend(self, events: int) -> bool:
+        """Called by the steward while the main thread is in the application: another worker is to read it."""
+        return True
 
     def on_readable(self, events: int) -> None:
         """Receive the header, and not one byte more. Called by the loop, perhaps without cause."""

@@ -48,7 +48,7 @@ class KeepingServer(Server):
         self.body = make(timeouts.body, Connection.expire_body)
         self.sending = make(timeouts.send, Connection.expire_sending)
         self.linger = make(LINGER_S, methodcaller("close"))
-        self.quiet = make(QUIET_S, Connection.expire_quiet)
+        self.quiet = make(QUIET_S, Connection.expire_idle)
         self._quiet = False
         self.connections: dict[int, Connection | Introduction] = {}
         self.introductions = make(timeouts.head, Introduction.expire)

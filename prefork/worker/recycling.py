@@ -62,7 +62,6 @@ class Recycling:
 
 def watch_over(server: Server, pool: Pool, cell: Cell, ask: Callable[[str], bool], log: Log) -> None:
     """Have a worker publish what the master decides by, and ask for a successor when ``recycle`` says so."""
-
     recycle = pool.recycle
 
     def served() -> int:

@@ -31,8 +31,6 @@ class Relay:
     def __init__(self, way_in: int, way_out: int) -> None:
         self.way_in = socket.socket(fileno=way_in)
         self._way_out = socket.socket(fileno=way_out)
-        self.refused: OSError | None = None
-        """Why the last hand-over was not taken; None for that there was no room."""
 
     def fileno(self) -> int:
         return self._way_out.fileno()
@@ -42,11 +40,7 @@ class Relay:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
         try:
             self.way_in.sendmsg([handover.encode()], [rights], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            self.refused = None
-            return False
-        except OSError as error:  # ETOOMANYREFS: more than RLIMIT_NOFILE of this user are on their way
-            self.refused = error
+        except OSError:  # Full, or ETOOMANYREFS: more than RLIMIT_NOFILE of this user are on their way.
             return False
         return True
 

@@ -203,7 +203,7 @@ class Server(Ends):
 
     def has_room(self) -> bool:
         """Return whether one more connection may be taken."""
-        return self.open_connections < self.max_connections
+        return not self.is_full()
 
     def handler_failed(self, fd: int) -> None:
         """Log an exception that a handler of ``fd`` let out, so that the loop lives on."""

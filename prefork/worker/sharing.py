@@ -163,7 +163,8 @@ class Sharing:
             connection = server.connections.get(fd)
             try:
                 if connection is not None:
-                    connection.attend(events)
+                    if connection.attend(events):
+                        self._offer(connection)
                 elif fd in self._orders:
                     server.acceptor.owes_a_take = False
                     server.loop.handlers[fd](events)
@@ -176,10 +177,10 @@ class Sharing:
         elif server.loop.soon:
             for connection in list(server.connections.values()):
                 if connection.state is State.NEXT:
-                    self.offer(connection)
+                    self._offer(connection)
 
-    def offer(self, connection: Connection | Introduction) -> None:
-        """Pass on a connection that waits for the application, if there is anybody for it; only while attending."""
+    def _offer(self, connection: Connection | Introduction) -> None:
+        """Pass on a connection that waits for the application, if there is anybody for it."""
         if self._has_takers is None:  # in most ticks nobody asks
             self._has_takers = self.passes_on and (self._server.is_leaving or self._has_siblings())
         if self._has_takers and not self._is_blocked:

@@ -92,9 +92,8 @@ class ApplicationThreads(Generic[T]):
             threading.Thread(
                 target=self._serve, args=(cell,), name="prefork-application", daemon=True
             ).start()
-        except (
-            RuntimeError
-        ):  # The system has none for us now: one of those that there are will take the item.
+        except RuntimeError:
+            # The system has none for us now: one of those that there are will take the item.
             if len(self._idle_cells) == self._count:
                 raise
         else:

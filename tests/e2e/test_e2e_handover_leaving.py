@@ -291,6 +291,16 @@ def test_one_of_two_workers_goes(server: Server, connect: Opener) -> None:
     )
 
 
+def assert_ends_with_its_worker(server: Server, asking: Client, silent: Client, old: int) -> None:
+    """Check that the worker ``old`` answers one last time, then closes both connections and goes."""
+    last = asking.answer()
+    assert last.headers["connection"] == "close"
+    assert json.loads(last.body)["pid"] == old
+    assert asking.sock.recv(1) == b""
+    assert silent.sock.recv(1) == b""
+    wait_for(lambda: old not in server.workers(), "the end of the old worker")
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_without_sharing_a_connection_ends_with_its_worker(
     server: Server, connect: Opener, threads: int
@@ -303,12 +313,7 @@ def test_without_sharing_a_connection_ends_with_its_worker(
     settle(server)
     assert server.reload() == "reloaded"
     asking.send(STAGES["half a body in memory"].after)
-    last = asking.answer()
-    assert last.headers["connection"] == "close"
-    assert json.loads(last.body)["pid"] == old
-    assert asking.sock.recv(1) == b""
-    assert silent.sock.recv(1) == b""
-    wait_for(lambda: old not in server.workers(), "the end of the old worker")
+    assert_ends_with_its_worker(server, asking, silent, old)
 
 
 def test_sharing_is_switched_off_by_a_reload(server: Server, connect: Opener) -> None:
@@ -348,9 +353,4 @@ def test_connections_with_tls_are_told_to_end(server: Server, connect: Opener, p
     asking.send(STAGES["half a body in memory"].before)
     assert server.reload() == "reloaded"
     asking.send(STAGES["half a body in memory"].after)
-    last = asking.answer()
-    assert last.headers["connection"] == "close"
-    assert json.loads(last.body)["pid"] == old
-    assert asking.sock.recv(1) == b""
-    assert silent.sock.recv(1) == b""
-    wait_for(lambda: old not in server.workers(), "the end of the old worker")
+    assert_ends_with_its_worker(server, asking, silent, old)

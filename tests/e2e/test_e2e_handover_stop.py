@@ -23,6 +23,15 @@ threads: THREADS
 timeouts: {graceful: 20s}
 """
 
+NAP = """
+import time
+
+def app(environ, start_response):
+    time.sleep(0.02)
+    start_response("200 OK", [])
+    return [b"hello"]
+"""
+
 Opener = Callable[[Server], Client]
 
 
@@ -95,15 +104,7 @@ def test_a_stop_during_a_reload(server: Server, connect: Opener) -> None:
 
 def test_a_stop_under_load_answers_what_was_sent(server: Server) -> None:
     """More clients than workers, so that requests wait and connections change hands in the moment of the stop."""
-    app = """
-    import time
-
-    def app(environ, start_response):
-        time.sleep(0.02)
-        start_response("200 OK", [])
-        return [b"hello"]
-    """
-    server.serve(CONFIG.replace("THREADS", "1"), app)
+    server.serve(CONFIG.replace("THREADS", "1"), NAP)
     with Load(lambda: server.connect().sock, kept=16, fresh=4) as load:
         wait_for(lambda: load.done > 100, "answers")
         server.send_signal(signal.SIGTERM)
@@ -113,15 +114,7 @@ def test_a_stop_under_load_answers_what_was_sent(server: Server) -> None:
 
 def test_a_reload_under_load_loses_nothing(server: Server) -> None:
     """The same load, and every connection is passed on, some of them several times."""
-    app = """
-    import time
-
-    def app(environ, start_response):
-        time.sleep(0.02)
-        start_response("200 OK", [])
-        return [b"hello"]
-    """
-    server.serve(CONFIG.replace("THREADS", "1"), app)
+    server.serve(CONFIG.replace("THREADS", "1"), NAP)
     with Load(lambda: server.connect().sock, kept=16, fresh=4) as load:
         for _ in range(4):
             done = load.done
