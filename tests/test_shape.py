@@ -118,22 +118,31 @@ def http_is_pure(modules: Modules) -> Iterator[str]:
                     yield module.at(node, f"http/ imports only errors and pure standard modules, not {name}")
 
 
+HOMES = {
+    "yaml": "prefork/config/",
+    "setproctitle": "prefork/",
+    "rich": "prefork/cli/top/",
+    "prometheus_client": "prefork/admin/",
+}
+"""Where each dependency may be imported, and there in one module only; the last one in as many as it takes."""
+
+
 def dependencies_have_one_home(modules: Modules) -> Iterator[str]:
-    homes: dict[str, list[str]] = {}
+    paths: dict[str, list[str]] = {}
     for module in modules.values():
         for name, node in imports(module, modules):
             top = name.partition(".")[0]
             if top == "prefork" or top in sys.stdlib_module_names:
                 continue
-            if top not in ("yaml", "setproctitle"):
+            if top not in HOMES:
                 yield module.at(node, f"{top} is not a dependency of prefork")
-            elif module.path not in homes.setdefault(top, []):
-                homes[top].append(module.path)
-    for top, paths in homes.items():
-        if len(paths) > 1:
-            yield f"{paths[1]}: {top} is imported in one module only, and {paths[0]} does so already"
-        if top == "yaml" and not paths[0].startswith("prefork/config/"):
-            yield f"{paths[0]}: yaml belongs to prefork/config/"
+            elif not module.path.startswith(HOMES[top]):
+                yield module.at(node, f"{top} belongs to {HOMES[top]}")
+            elif module.path not in paths.setdefault(top, []):
+                paths[top].append(module.path)
+    for top, found in paths.items():
+        if len(found) > 1 and top != "prometheus_client":
+            yield f"{found[1]}: {top} is imported in one module only, and {found[0]} does so already"
 
 
 THREAD_MAKER = re.compile(
@@ -285,11 +294,11 @@ RULES: dict[Callable[[Modules], Iterator[str]], tuple[int, dict[str, str]]] = {
         },
     ),
     dependencies_have_one_home: (
-        3,
+        4,
         {
             "prefork.config.load": "import yaml",
             "prefork.config.places": "from yaml import nodes",
-            "prefork.cli.run": "import requests\nimport setproctitle",
+            "prefork.cli.run": "import requests, prometheus_client\nimport setproctitle",
             "prefork.worker.boot": "from setproctitle import setproctitle",
         },
     ),
