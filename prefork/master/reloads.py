@@ -6,15 +6,17 @@ Runs in the master. ``reload.py`` is the way of a single one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Protocol
 
-from prefork.config import Loaded, needs_restart
-from prefork.errors import PreforkError
+from prefork.config import Config, Loaded, needs_restart
+from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Log
 from prefork.master.cgroup import memory_use
 from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.loop import Loop
+from prefork.master.news import News, ReloadBegan, ReloadEnded, ReloadQueued
 from prefork.master.notify import Notifier
 from prefork.master.pool import Pool
 from prefork.master.reload import Reload, Tools
@@ -42,6 +44,7 @@ class Reloads:
         loop: Loop,
         log: Log,
         notifier: Notifier,
+        news: News,
     ) -> None:
         self._estate = estate
         self._read_config = read_config
@@ -49,11 +52,16 @@ class Reloads:
         self._loop = loop
         self._log = log
         self._notifier = notifier
+        self._news = news
         self.started_with = estate.config
         """Some of its keys hold until a restart, whatever reloads say."""
         self.last_generation = estate.generation
         """The highest number that a reload has had, also a failed one."""
         self._current: Reload | None = None
+        self._began_at = 0.0
+        self._before = estate.config
+        self._notes: list[str] = []
+        """What the current reload cannot apply."""
         self._is_wanted = False
         """One more is to be done after what goes on now."""
         self._is_due = False
@@ -82,6 +90,7 @@ class Reloads:
             self._is_wanted = True
             doing = "closing listeners" if estate.state is ServerState.SERVING else estate.state.value
             self._log.info("reload-queued", f"the reload waits: the server is {doing}")
+            self._news.tell(ReloadQueued(doing))
             return
         self._begin()
 
@@ -121,7 +130,7 @@ class Reloads:
             generation=reload.generation,
             traceback=traceback,
         )
-        self._end(message)
+        self._end(reload.config, message, traceback, ExitStatus.APPLICATION)
         return True
 
     def abandon(self) -> None:
@@ -135,31 +144,35 @@ class Reloads:
         self.last_generation += 1
         self._notifier.reloading("reloading")
         self._log.info("reload-started", f"reload to generation {self.last_generation}")
+        self._began_at = monotonic()
+        self._before = self._estate.config
+        self._notes = []
+        self._news.tell(ReloadBegan(self.last_generation))
+        config: Config | None = None
         try:
             config = self._read_config().config
             for key in needs_restart(self.started_with, config):
-                self._log.warning(
-                    "needs-restart", f"{key}: a reload does not apply it, a restart does", key=key
-                )
+                self._note("needs-restart", f"{key}: a reload does not apply it, a restart does", key=key)
             config, complaint = fit(config, self._estate.pools, memory_use())
             if complaint:
-                self._log.warning("reload-one-by-one", complaint)
+                self._note("reload-one-by-one", complaint)
             self._current = Reload(self._estate, config, self.last_generation, self._master)
             self._current.start()
         except Exception as error:  # an OSError says that there are no more descriptors, processes or memory
             if not isinstance(error, PreforkError | OSError):
                 self._master.internal_error()
-            self._end(str(error))  # whatever it was, the next reload must not wait for this one
             self._log.error(
                 "reload-failed",
                 f"the reload failed, generation {self._estate.generation} serves on: {error}",
                 generation=self.last_generation,
             )
+            status = error.status if isinstance(error, PreforkError) else ExitStatus.INTERNAL
+            self._end(config, str(error), None, status)  # the next reload must not wait for this one
 
     def _commit(self, reload: Reload) -> None:
         try:
             for complaint in reload.commit():
-                self._log.warning("listener-unchanged", complaint)
+                self._note("listener-unchanged", complaint)
             self._log.info(
                 "reloaded",
                 f"generation {reload.generation} serves, {reload.took_s:.2f} s after the reload began",
@@ -167,10 +180,32 @@ class Reloads:
                 took_s=round(reload.took_s, 3),
             )
         finally:
-            self._end(None)  # whatever happens, the next reload must be possible
+            self._end(reload.config, None)  # whatever happens, the next reload must be possible
 
-    def _end(self, failure: str | None) -> None:
+    def _note(self, event: str, message: str, **fields: object) -> None:
+        self._log.warning(event, message, **fields)
+        self._notes.append(message)
+
+    def _end(
+        self,
+        config: Config | None,
+        failure: str | None,
+        traceback: str | None = None,
+        status: ExitStatus = ExitStatus.OK,
+    ) -> None:
         self._current = None
+        self._news.tell(
+            ReloadEnded(
+                self.last_generation,
+                monotonic() - self._began_at,
+                self._before,
+                config,
+                failure,
+                traceback,
+                status,
+                tuple(self._notes),
+            )
+        )
         if self._estate.state is ServerState.RELOADING:
             self._estate.state = ServerState.SERVING
             self._notifier.ready(f"the reload failed: {failure}" if failure else "serving")

@@ -13,6 +13,7 @@ from prefork.log import Log
 from prefork.master.estate import Estate, ServerState
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
+from prefork.master.news import News, StopBegan
 from prefork.master.notify import Notifier
 from prefork.master.pool import Pool
 from prefork.quiesce import HANDSHAKES_S
@@ -37,12 +38,15 @@ class Master(Protocol):
 class Stop:
     """The stop that goes on, if one does."""
 
-    def __init__(self, estate: Estate, loop: Loop, log: Log, notifier: Notifier, master: Master) -> None:
+    def __init__(
+        self, estate: Estate, loop: Loop, log: Log, notifier: Notifier, master: Master, news: News
+    ) -> None:
         self._estate = estate
         self._loop = loop
         self._log = log
         self._notifier = notifier
         self._master = master
+        self._news = news
         self._deadline: float | None = None
 
     def graceful(self, why: str) -> None:
@@ -82,6 +86,7 @@ class Stop:
         self._notifier.stopping(message)
         self._master.abandon()
         self._estate.state = ServerState.STOPPING
+        self._news.tell(StopBegan(message))
         for pool in self._master.pools():
             pool.announce_closing()
 

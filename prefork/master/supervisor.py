@@ -22,6 +22,7 @@ from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
 from prefork.master.loop import Loop
+from prefork.master.news import News, Upgraded
 from prefork.master.nursery import MoldMain, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
@@ -62,9 +63,12 @@ class Supervisor:
         self._upkeep = Upkeep(self._log)
         self._turns = Turns(self._loop, self._requests, self._upkeep, self._log, self)
         self._booting: set[str] = set()
-        self._reloads = Reloads(self._estate, read_config, self, self._loop, self._log, self._notifier)
-        self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self)
-        self._upgrades = Upgrades(belongings.command, self._loop, logs, self)
+        self._news = News(self.internal_error)
+        self._reloads = Reloads(
+            self._estate, read_config, self, self._loop, self._log, self._notifier, self._news
+        )
+        self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
+        self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
         self._nursery = Nursery(
             config.name, belongings.lifeline[0], self._loop, logs, self._log, self._requests, mold_main
         )
@@ -120,6 +124,7 @@ class Supervisor:
             if failure:
                 message, traceback = told(f"the upgrade failed, prefork {__version__} serves on", failure)
                 self._log.error("upgrade-failed", message, traceback=traceback)
+                self._news.tell(Upgraded(__version__, self._predecessor, message, traceback))
             else:
                 self._log.info(
                     "upgraded",
@@ -127,6 +132,7 @@ class Supervisor:
                     version=__version__,
                     predecessor=self._predecessor,
                 )
+                self._news.tell(Upgraded(__version__, self._predecessor))
                 self._reloads.request()
             self._reap()  # a death before the exec is no signal any more
             self._feed_watchdog()

@@ -20,6 +20,7 @@ from prefork.master import state
 from prefork.master.command import Command
 from prefork.master.failure import told
 from prefork.master.loop import Loop, Timer
+from prefork.master.news import News, UpgradeRefused, UpgradeStage
 from prefork.master.signals import all_blocked
 from prefork.process import Exit, Process, become_program, spawn_program
 
@@ -59,12 +60,13 @@ class Master(Protocol):
 class Upgrades:
     """At most one upgrade at a time."""
 
-    def __init__(self, command: Command, loop: Loop, logs: Logs, master: Master) -> None:
+    def __init__(self, command: Command, loop: Loop, logs: Logs, master: Master, news: News) -> None:
         self._command = command
         self._loop = loop
         self._logs = logs
         self._log = logs.log
         self._master = master
+        self._news = news
         self._stage = Stage.NONE
         self._check: Process | None = None
         self._answer = -1
@@ -80,7 +82,7 @@ class Upgrades:
         self._log.info(
             "upgrade-started", f"upgrade of prefork {__version__}: the installed version is checked"
         )
-        self._stage = Stage.WAITING
+        self._enter(Stage.WAITING)
         self.proceed()
 
     def proceed(self) -> None:
@@ -109,7 +111,7 @@ class Upgrades:
         if self._stage is Stage.NONE:
             return True
         if exit.exit_status == 0:
-            self._stage = Stage.CHECKED
+            self._enter(Stage.CHECKED)
             self.proceed()
         elif self._timed_out:
             self._refuse(f"its check did not end within {CHECK_S:g} s", "")
@@ -149,7 +151,7 @@ class Upgrades:
                 raise
         finally:
             os.close(fd)
-        self._stage = Stage.CHECKING
+        self._enter(Stage.CHECKING)
         self._timer = self._loop.call_later(CHECK_S, self._give_up)
 
     def _give_up(self) -> None:
@@ -160,6 +162,7 @@ class Upgrades:
     def _become(self) -> NoReturn:
         """Exec. Raises whatever goes wrong."""
         self._log.info("upgrade-exec", f"prefork {__version__} makes way for the installed version")
+        self._news.tell(UpgradeStage("exec"))
         self._logs.flush(_LOGS_S)
         fd = state.write(self._master.record())
         left_open = [each for each in (fd, *_descriptors(fd)) if not os.get_inheritable(each)]
@@ -176,6 +179,11 @@ class Upgrades:
         self._stage = Stage.NONE
         message, rest = told(f"the upgrade is refused, prefork {__version__} serves on: {reason}", details)
         self._log.error("upgrade-refused", message, traceback=rest)
+        self._news.tell(UpgradeRefused(message, rest))
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage = stage
+        self._news.tell(UpgradeStage(stage.value))
 
 
 def _descriptors(fd: int) -> list[int]:

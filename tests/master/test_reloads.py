@@ -8,6 +8,7 @@ from prefork.config import Loaded, load
 from prefork.log import Log, Logs
 from prefork.master.estate import Estate, ServerState
 from prefork.master.loop import Loop
+from prefork.master.news import News, ReloadBegan, ReloadEnded
 from prefork.master.notify import Notifier
 from prefork.master.reloads import Reloads
 
@@ -39,9 +40,13 @@ def test_a_mistake_of_ours_in_a_reload_does_not_keep_the_next_one_waiting(
     estate = Estate(config, generation=1, state=ServerState.SERVING)
     log: Log = Logs(config.log).log
     loop = Loop(master.internal_error)
-    reloads = Reloads(estate, read_config, master, loop, log, Notifier())  # type: ignore[arg-type]
+    news, told = News(master.internal_error), []
+    news.listen(told.append)
+    reloads = Reloads(estate, read_config, master, loop, log, Notifier(), news)  # type: ignore[arg-type]
     for _ in range(2):
         reloads.request()
         assert estate.state is ServerState.SERVING
     assert master.errors == 2
+    assert [type(each) for each in told] == [ReloadBegan, ReloadEnded] * 2
+    assert told[3].error == "a mistake"
     assert Path("events.log").read_text().count("the reload failed, generation 1 serves on: a mistake") == 2
