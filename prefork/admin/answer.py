@@ -1,0 +1,49 @@
+"""What the endpoints are made of: where their figures come from, and what they answer.
+
+Runs in the admin process, in whichever thread serves the request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Environ = Mapping[str, Any]
+"""The request, as PEP 3333 has it."""
+
+
+class Source(Protocol):
+    """Where the figures come from. May be asked from several threads."""
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document as it is shown: without query strings."""
+
+    def is_master_alive(self) -> bool:
+        """Tell whether the server has a master."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: 200, unless ``status`` says otherwise."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: str = "200 OK"
+    headers: tuple[tuple[str, str], ...] = ()
+    """Beside those that every answer has."""
+
+    @classmethod
+    def of_text(cls, text: str, status: str = "200 OK", *headers: tuple[str, str]) -> Answer:
+        """Return lines of text."""
+        return cls(f"{text}\n".encode(), status=status, headers=headers)
+
+    @classmethod
+    def of_json(cls, value: object) -> Answer:
+        """Return a JSON document."""
+        return cls(json.dumps(value, separators=(",", ":")).encode() + b"\n", "application/json")
+
+
+Handler = Callable[[Source, Environ], Answer]
+"""An endpoint: answers GET; of HEAD the server leaves the body out. Called only for who may see it."""
