@@ -16,6 +16,8 @@ DOCS = Path(__file__).parent
 
 PARTS: dict[str, str] = {
     # name in the marker: module:function that returns Markdown, whole or line by line
+    "death-reasons": "prefork.master.obituary:reasons_as_markdown",
+    "events": "prefork.log.events:as_markdown",
     "gunicorn-flags": "prefork.cli.gunicorn:reference",
     "worker-states": "prefork.master.worker_states:as_markdown",
 }

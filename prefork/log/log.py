@@ -25,7 +25,7 @@ LEVELS: Mapping[str, int] = MappingProxyType(
 class Log:
     """Writes events to a destination, with the identity of a process or worker on each.
 
-    ``event`` is a stable dashed name, ``message`` a sentence that says all to a person; ``fields`` are for
+    ``event`` is one of ``events.EVENTS``, ``message`` a sentence that says all to a person; ``fields`` are for
     machines, and a field of several lines (``traceback``) is shown in text too.
     """
 

@@ -5,12 +5,14 @@ Runs in the master.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from prefork.figures import Counts
 from prefork.log import Log
 from prefork.master.plan import BackedOff, Worker
 from prefork.process import Exit
 
-_WHY = {
+WHY = {
     "retired": "replaced",
     "scaled": "scaled away",
     "asked": "asked to be replaced by SIGTERM",
@@ -42,6 +44,16 @@ EXPECTED = OF_WORKERS | {
 """Reasons that need no attention if the worker also exits with status 0, or if nobody waited for that."""
 
 
+def reasons_as_markdown() -> Iterator[str]:
+    """Yield the lines of the table of reasons for the documentation."""
+    yield "| reason | meaning | expected |"
+    yield "|---|---|---|"
+    yield "| `died` | it ended without being asked to | no |"
+    yield "| `oom-killed` | killed by the kernel for lack of memory | no |"
+    for reason, why in WHY.items():
+        yield f"| `{reason}` | {why} | {'yes' if reason in EXPECTED else 'no'} |"
+
+
 def write_obituary_of_unborn(log: Log, worker: Worker) -> None:
     """Log that a worker died, or was never forked, before it said hello: its pid is not known."""
     if worker.reason not in EXPECTED:
@@ -63,7 +75,7 @@ def write_obituary(
     reason = worker.reason or ("oom-killed" if oom_killed else "died")
     may_be_killed = worker.ready_at is None or reason == "quick-stop"
     expected = reason in EXPECTED and (exit.exit_status == 0 or may_be_killed)
-    why = _WHY.get(reason, "")
+    why = WHY.get(reason, "")
     if worker.detail:
         why += f": {worker.detail}"
     if oom_killed:
