@@ -4,6 +4,7 @@ from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddres
 from prefork.config.changes import needs_restart
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
+from prefork.config.metrics import Metrics
 from prefork.config.nodes import Place
 from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Tls
 from prefork.config.staffing import Recycle, WorkerRange
@@ -17,6 +18,7 @@ __all__ = [
     "Listen",
     "Loaded",
     "Log",
+    "Metrics",
     "Override",
     "Place",
     "Pool",

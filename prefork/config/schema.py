@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 from prefork.config.address import FORMS, Address, parse
 from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, Switch, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
+from prefork.config.metrics import Metrics
 from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
 from prefork.config.quantities import Batch, Mode, Size
 from prefork.config.staffing import Recycle, WorkerRange
@@ -316,6 +317,7 @@ class Config:
     pools: tuple[Pool, ...] = ()
     pidfile: str | None = key(None, _PATH, "File that gets the master's process id.", on_reload=False)
     log: Log = key({}, Section(Log), "What is logged, how, and where to.", on_reload=False)
+    metrics: Metrics = key({}, Section(Metrics), "What is measured for `/metrics`.", on_reload=False)
     files: tuple[str, ...] = ()
     digest: str = ""
-    LATER: ClassVar = ("admin", "metrics", "statsd", "control", "dev")
+    LATER: ClassVar = ("admin", "statsd", "control", "dev")

@@ -69,6 +69,10 @@ VALUES = {
     "recycle: {jitter: false}": "1:19: recycle.jitter: expected a percentage from 0% to 100%, got false",
     "reload: {batch: 120%}": "1:17: reload.batch: expected a percentage such as 25%, or a number of workers "
     'from 1, got "120%"',
+    "metrics: {buckets: [1ms, 5ms, 5ms]}": "1:20: metrics.buckets: expected at most 24 rising durations such as 5ms "
+    "or 0.005, got 3: 0.001, 0.005, 0.005",
+    "metrics: {buckets: [1ms, soon]}": "1:26: metrics.buckets[1]: expected a duration such as 250ms, 30s or 5m, from "
+    '0.1ms to 1d, got "soon"',
     "root_path: /a/": '1:12: root_path: expected "" or a path that starts with / and does not end with /, '
     'got "/a/"',
     "server_header: false": "1:16: server_header: expected off or one line of ASCII text, got false",
