@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prefork.config import Listen
 from prefork.config.address import ALL_INTERFACES, FdAddress, SystemdAddress, TcpAddress, UnixAddress
+from prefork.listen_queue import queue_of
 from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy
-from prefork.master.listen_queue import queue_depth
 from prefork.master.tcp_socket import bind_tcp
 from prefork.master.unix_socket import SocketFile, bind_unix, change_mode
 from prefork.quiesce import quiesce
@@ -106,7 +106,7 @@ class Listener:
         """
         if self.inherited or self.family == socket.AF_UNIX:
             return
-        depth = queue_depth(self)
+        depth = queue_of(self.sock)
         if depth is not None and depth[0] == 0:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)

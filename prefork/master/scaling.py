@@ -10,8 +10,8 @@ from time import monotonic_ns
 from typing import NamedTuple
 
 from prefork.cell import Cell
+from prefork.listen_queue import queue_of
 from prefork.log import Log
-from prefork.master.listen_queue import queue_depth
 from prefork.master.plan import Worker
 from prefork.master.pool import Pool
 from prefork.master.scaling_rule import ScalingRule, Sight
@@ -100,7 +100,7 @@ class Scaling:
                     queued += cell.waiting
         self._traces = traces
         for listener in pool.current.listeners:
-            depth = queue_depth(listener)
+            depth = queue_of(listener.sock)
             queued += depth[0] if depth else 0
         is_short = queued > 0 and idle == 0
         room = self._room(pool) if is_short else None

@@ -13,9 +13,9 @@ import pytest
 
 from prefork.config import Listen
 from prefork.errors import ExitStatus, ListenError
+from prefork.listen_queue import queue_of, queues
 from prefork.master.activation import Activation
 from prefork.master.holders import AddressBusy, Holder, in_use, tcp_holders
-from prefork.master.listen_queue import queue_depth
 from prefork.master.listeners import Listener, backlog_warnings, diff, open_at_start, open_listeners
 from prefork.master.tcp_socket import _first_unprivileged_port
 
@@ -215,15 +215,19 @@ def test_diff_keeps_adds_and_removes_by_address(open_one: Opener, tmp_path: Path
     assert [entry.address for entry in result.add] == [f"unix:{relative}"]
     assert result.remove == [gone]
     kept.adjust(listen("127.0.0.1:0", backlog=9))
-    assert queue_depth(kept) == (0, 9)
+    assert queue_of(kept.sock) == (0, 9)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_queue_depth_counts_connections_not_yet_accepted(open_one: Opener, tmp_path: Path, kind: str) -> None:
     listener = open_one("127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/x.sock", backlog=7)
     clients = [connect(listener.family, listener.sock.getsockname()) for _ in range(3)]
+    inode = os.fstat(listener.fileno()).st_ino
     try:
-        assert queue_depth(listener) == (3, 7)
+        assert queue_of(listener.sock) == (3, 7)
+        # The same without its descriptor; what does not exist, or not there, has none.
+        others = [(listener.family, 1), (socket.AF_INET6, inode), (99, inode)]
+        assert queues([(listener.family, inode), *others]) == {inode: (3, 7)}
     finally:
         for client in clients:
             client.close()

@@ -1,0 +1,195 @@
+"""The status of the server, as ``prefork status --json`` and ``GET /status`` show it.
+
+Made of the document that the master keeps (see ``master.account``) and of the cells of the workers. Nothing that a
+worker writes is trusted: what cannot be is shown as unknown, which is null. Pure, but for the figures of the kernel.
+Used by the master, for the control socket, and by the admin process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from prefork.cell import DRAINING, Cell
+from prefork.figures import Counts, Running
+from prefork.listen_queue import Queue, queues
+from prefork.process import cpu_time_ns
+from prefork.records import build
+
+FORMAT = 1
+"""Raised when a reader of an older one could not make sense of it."""
+
+MOST = 1 << 53
+"""No counter and no size is that large; JSON's numbers are exact up to here."""
+
+_QUERY = re.compile(r"\?\S*")
+_VERSION = re.compile(r" HTTP/[0-9.]*\Z")
+
+
+class Cells(Protocol):
+    """The cells of a generation, by index."""
+
+    def __getitem__(self, index: int, /) -> Cell: ...
+
+
+class Board(Protocol):
+    """A scoreboard, or a copy of one."""
+
+    @property
+    def cells(self) -> Cells: ...
+
+
+Boards = Mapping[tuple[str, int], Board]
+"""By pool and generation."""
+
+
+def status(
+    document: Mapping[str, Any], boards: Boards, now: float, *, show_queries: bool = True
+) -> dict[str, Any]:
+    """Return the status at ``now`` (monotonic seconds); without ``show_queries`` no query string is in it."""
+    listeners = [listener for pool in document["pools"].values() for listener in pool["listeners"]]
+    depths = queues((listener["family"], listener["inode"]) for listener in listeners)
+    found = {
+        "format": FORMAT,
+        **{key: document[key] for key in ("name", "version", "pid", "state", "generation")},
+        "uptime_s": _age(document["started_at"], now),
+        **{key: document[key] for key in ("config", "config_hash", "ready", "healthy")},
+        "last_reload": next(iter(document["reloads"]), None),
+        **{key: document[key] for key in ("reloads", "reloads_total", "last_upgrade")},
+        "pools": {
+            name: _pool(name, pool, boards, depths, now, show_queries)
+            for name, pool in document["pools"].items()
+        },
+        "deaths": document["deaths"],
+    }
+    if not show_queries:
+        found["deaths"] = [
+            death | {"detail": death["detail"] and without_queries(death["detail"])}
+            for death in document["deaths"]
+        ]
+    return found
+
+
+def without_queries(text: str) -> str:
+    """Return a text about a request without its query string."""
+    return _QUERY.sub("", text)
+
+
+def counts_of(cell: Cell) -> Counts:
+    """Return what a worker has counted; nothing at all if that cannot be, for it has written into its cell."""
+    counts = cell.counts()
+    return counts if all(value < MOST for value in counts) else Counts()
+
+
+def _pool(
+    name: str,
+    pool: Mapping[str, Any],
+    boards: Boards,
+    depths: Mapping[int, Queue],
+    now: float,
+    show_queries: bool,
+) -> dict[str, Any]:
+    total = build(Counts, pool["totals"])
+    workers = []
+    for worker in pool["workers"]:
+        cell = _cell(boards.get((name, worker["generation"])), worker["cell"])
+        counts = None if cell is None else counts_of(cell)
+        total = total if counts is None else total.plus(counts)
+        workers.append(_worker(worker, cell, counts, now, show_queries))
+    return {
+        **{key: pool[key] for key in ("workers_wanted", "bounds", "threads")},
+        **_counters(total),
+        "connections": dict.fromkeys(("idle", "reading", "running", "writing")),
+        "latency": None,
+        **{key: pool[key] for key in ("spawned", "deaths", "generations")},
+        "listeners": [_listener(listener, depths) for listener in pool["listeners"]],
+        "workers": workers,
+    }
+
+
+def _counters(counts: Counts) -> dict[str, Any]:
+    return {
+        "requests": counts.requests,
+        "errors": counts.errors,
+        "accepted": counts.accepted,
+        "handed_over": counts.handed_over,
+        "adopted": counts.adopted,
+        "slow": None,
+        "deadlines": None,
+        "received_bytes": None,
+        "sent_bytes": counts.sent_bytes,
+        "by_method": {},
+        "refused": {},
+    }
+
+
+def _worker(
+    worker: Mapping[str, Any], cell: Cell | None, counts: Counts | None, now: float, show_queries: bool
+) -> dict[str, Any]:
+    running = [] if cell is None else [_request(each, now, show_queries) for each in cell.running()]
+    memory = None if cell is None else cell.memory
+    cpu_ns = cpu_time_ns(worker["pid"]) if worker["pid"] else 0
+    return {
+        **{key: worker[key] for key in ("slot", "pid", "generation")},
+        "state": _state(worker["state"], cell, running),
+        "requests": None if counts is None else counts.requests,
+        "errors": None if counts is None else counts.errors,
+        "handed_over": None if counts is None else counts.handed_over,
+        "connections": None if cell is None else _credible(cell.open_connections),
+        "current": running[0] if running else None,
+        "running": running,
+        "rss_bytes": None if memory is None else _credible(memory.rss_bytes),
+        "pss_bytes": None if memory is None else _credible(memory.pss_bytes),
+        "uss_bytes": None if memory is None else _credible(memory.uss_bytes),
+        "cpu_s": round(cpu_ns / 1e9, 3) if cpu_ns else None,
+        "uptime_s": _age(worker["spawned_at"], now),
+    }
+
+
+def _state(known: str, cell: Cell | None, running: Sequence[object]) -> str:
+    """Return the state of a worker; ``known``: as the master sees it, ``ready`` or what is shown."""
+    if known != "ready":
+        return known
+    if cell is not None and cell.state == DRAINING:  # it has lost its master's word, or is on its way
+        return "draining"
+    return "busy" if running else "idle"
+
+
+def _request(request: Running, now: float, show_queries: bool) -> dict[str, Any]:
+    method, _, target = request.line.partition(" ")
+    target = _VERSION.sub("", target)
+    now_ns = int(now * 1e9)
+    return {
+        "method": method,
+        "target": target if show_queries else without_queries(target),
+        "request_id": None,
+        "thread": request.thread,
+        "elapsed_s": round(max(0, now_ns - request.start_ns) / 1e9, 3),
+        "slow": 0 < request.slow_ns <= now_ns,
+    }
+
+
+def _listener(listener: Mapping[str, Any], depths: Mapping[int, Queue]) -> dict[str, Any]:
+    depth = depths.get(listener["inode"])
+    return {
+        "address": listener["address"],
+        "queue": None if depth is None else depth.waiting,
+        "backlog": listener["backlog"] if depth is None else depth.backlog,
+    }
+
+
+def _cell(board: Board | None, index: int) -> Cell | None:
+    """Return a cell; None if its scoreboard has not come yet."""
+    try:
+        return None if board is None else board.cells[index]
+    except LookupError:
+        return None
+
+
+def _credible(value: int) -> int | None:
+    return value if value < MOST else None
+
+
+def _age(since: float, now: float) -> float:
+    return round(max(0.0, now - since), 3)
