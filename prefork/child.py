@@ -1,6 +1,6 @@
-"""What a mold and a worker have in common: how a forked child of prefork begins.
+"""What a mold, a worker and the admin process have in common: how a forked child of prefork begins.
 
-Runs in the mold and in workers.
+Runs in all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import FrameType
 
 from prefork import last_words
 from prefork.errors import ExitStatus
-from prefork.heritage import Heritage
+from prefork.heritage import BaseHeritage
 from prefork.process import set_title, signal_when_parent_ends
 
 # Signals that are the master's business, though a terminal or `kill -- -GROUP` sends them to all.
@@ -37,7 +37,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def begin(heritage: Heritage, title: str) -> None:
+def begin(heritage: BaseHeritage, title: str) -> None:
     """Reset what was inherited: signals, the title of the process."""
     signal.set_wakeup_fd(-1)
     for number in QUIET:

@@ -1,10 +1,10 @@
-"""Heritage: all that a mold or worker inherits from the master, besides plain values.
+"""Heritage: all that a child of the master inherits, besides plain values.
 
-A mold closes every descriptor that is not in its heritage, so that no lifeline, listener or channel is held by
-a process that does not know of it. A worker has what its mold had, with a channel and last words of its own; what the
-application opened while it was loaded is the application's, here as there. The record is frozen and has a form
-that survives an exec.
-Used by master, mold and worker.
+A mold closes every descriptor that is not in its heritage, so does the admin process: no lifeline, listener or channel
+is held by a process that does not know of it. A worker has what its mold had, with a channel and last words of its
+own; what the application opened while it was loaded is the application's, here as there. The records are frozen and
+have a form that survives an exec.
+Used by master, mold, worker and admin process.
 """
 
 from __future__ import annotations
@@ -30,18 +30,13 @@ class InheritedListener:
 
 
 @dataclass(frozen=True, slots=True)
-class Heritage:
-    """What a child of one pool and generation inherits; each ``int`` but ``generation`` is a descriptor."""
+class BaseHeritage:
+    """What every child inherits; each ``int`` but ``generation`` is a descriptor."""
 
     server: str
-    pool: str
     generation: int
     lifeline: int
     """Read end of a pipe of which only the master holds the other end: at end-of-file the master is dead."""
-    doorbell: int
-    """Eventfd that wakes the master; see ``scoreboard``."""
-    relay: tuple[int, int]
-    """The ends of the pool's relay: where connections are sent, where they are taken; see ``prefork.relay``."""
     channel: int
     """The child's own channel to the master."""
     last_words: int
@@ -53,8 +48,22 @@ class Heritage:
     def descriptors(self) -> frozenset[int]:
         """Return every descriptor that the child keeps."""
         inherited = {listener.fd for listener in self.listeners}
-        own = (self.lifeline, self.doorbell, self.channel, self.last_words, *self.relay)
-        return frozenset({*_STANDARD, *own, *inherited, *self.logs})
+        return frozenset({*_STANDARD, self.lifeline, self.channel, self.last_words, *inherited, *self.logs})
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage(BaseHeritage):
+    """What a mold or worker of one pool and generation inherits."""
+
+    pool: str
+    doorbell: int
+    """Eventfd that wakes the master; see ``scoreboard``."""
+    relay: tuple[int, int]
+    """The ends of the pool's relay: where connections are sent, where they are taken; see ``prefork.relay``."""
+
+    def descriptors(self) -> frozenset[int]:
+        """Return every descriptor that the child keeps."""
+        return BaseHeritage.descriptors(self) | {self.doorbell, *self.relay}
 
     def ties(self) -> frozenset[int]:
         """Return the descriptors that bind a child to the server.
@@ -78,6 +87,27 @@ class Heritage:
         fields["logs"] = tuple(fields["logs"])
         fields["relay"] = tuple(fields["relay"])
         return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedBoard:
+    """A scoreboard that exists when the admin process is forked."""
+
+    pool: str
+    generation: int
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdminHeritage(BaseHeritage):
+    """What the admin process inherits."""
+
+    bulletin: int
+    boards: tuple[InheritedBoard, ...]
+
+    def descriptors(self) -> frozenset[int]:
+        """Return every descriptor that the child keeps."""
+        return BaseHeritage.descriptors(self) | {self.bulletin, *(board.fd for board in self.boards)}
 
 
 def close_all_but(keep: Collection[int]) -> None:

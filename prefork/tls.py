@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefork.config.schema import Tls
+    from prefork.config.listening import Tls
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 """Of TLS 1.2, when the config names none: authenticated encryption with forward secrecy."""

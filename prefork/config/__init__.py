@@ -2,16 +2,18 @@
 
 from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
 from prefork.config.changes import needs_restart
+from prefork.config.listening import Admin, Listen, Tls
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
 from prefork.config.metrics import Metrics
 from prefork.config.nodes import Place
-from prefork.config.schema import Config, Limits, Listen, Log, Pool, Reload, Tls
+from prefork.config.schema import Config, Limits, Log, Pool, Reload
 from prefork.config.staffing import Recycle, WorkerRange
 from prefork.config.timing import Timeouts, TimeoutsOfPath
 
 __all__ = [
     "Address",
+    "Admin",
     "Config",
     "FdAddress",
     "Limits",

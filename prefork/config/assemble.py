@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from prefork.config.address import UnixAddress
 from prefork.config.composites import Section, keys, read_keys, unknown_key
+from prefork.config.listening import Admin, Listen
 from prefork.config.merge import merge_tables
 from prefork.config.nodes import Entry, Node, Place, Report, Scalar, Table, describe, is_null, join
-from prefork.config.rules import KUBERNETES, check_addresses, check_name, check_pool
-from prefork.config.schema import NAME, Config, Listen, Pool
+from prefork.config.rules import KUBERNETES, check_addresses, check_admin, check_name, check_pool
+from prefork.config.schema import NAME, Config, Pool
 from prefork.config.tls import check_tls, with_tls
 
 _SERVER_KEYS: Final = [k.name for k in keys(Config)]
@@ -44,11 +45,19 @@ def assemble(root: Table, files: tuple[str, ...], environ: Mapping[str, str], re
         report.origins["name"] = Place("app")
     if "" in pools:
         check_name(name, report)
-    check_addresses(pools, report)
+    admin = server.admin
+    if admin is not None:
+        check_admin(admin, "admin", report)
+        check_tls(admin, "admin", report)
+    check_addresses({**pools, "admin": admin} if admin is not None else pools, report)
     if report.mistakes:
         return server
+    if admin is not None:
+        admin = _resolve_admin(admin, shared, pools, report)
     resolved = (_resolve(pool, path, report) for path, pool in pools.items())
-    config = replace(server, name=name, pools=tuple(replace(p, name=p.name or name) for p in resolved))
+    config = replace(
+        server, name=name, admin=admin, pools=tuple(replace(p, name=p.name or name) for p in resolved)
+    )
     return replace(config, files=files, digest=_digest(config))
 
 
@@ -165,6 +174,17 @@ def _resolve(pool: Pool, path: str, report: Report) -> Pool:
     return replace(
         pool, timeouts=timeouts, limits=limits, listen=tuple(_with_mode(one) for one in pool.listen)
     )
+
+
+def _resolve_admin(admin: Admin, shared: Table, pools: Mapping[str, Pool], report: Report) -> Admin:
+    """Return the admin process with the user that the server has for all pools, else the first pool's."""
+    account = read_keys(Pool, _only(shared, ["user", "group"]), "", report)
+    first = next(iter(pools.values()))
+    user, group = account.get("user"), account.get("group")
+    if user is None and group is None:
+        user, group = first.user, first.group
+    admin = with_tls(admin, "admin", report)
+    return replace(admin, user=user, group=group, listen=tuple(_with_mode(one) for one in admin.listen))
 
 
 def _with_mode(listen: Listen) -> Listen:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter, ge, gt
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prefork.config import units
 from prefork.config.address import ALL_INTERFACES, Address, TcpAddress, UnixAddress
+from prefork.config.listening import Listen
 from prefork.config.nodes import Place, Report, join
-from prefork.config.schema import Listen, Pool
+from prefork.config.schema import Pool
 from prefork.config.staffing import WorkerRange
 
 KUBERNETES: Final = Place("KUBERNETES_SERVICE_HOST")
@@ -20,6 +21,14 @@ KUBERNETES: Final = Place("KUBERNETES_SERVICE_HOST")
 
 _RESERVED: Final = "admin"
 _IS_RESERVED: Final = f'expected a name other than "{_RESERVED}", which is reserved; choose another'
+
+
+class Listening(Protocol):
+    """What has listeners: a pool, or the admin process."""
+
+    @property
+    def listen(self) -> tuple[Listen, ...]: ...
+
 
 _ORDERED: Final[tuple[tuple[str, str, Callable[[Any, Any], bool], str, Callable[[Any], str]], ...]] = (
     ("timeouts.slow", "timeouts.request", ge, "less than", units.format_duration),
@@ -50,7 +59,12 @@ def check_pool(pool: Pool, path: str, report: Report) -> None:
     _check_workers(pool, join(path, "workers"), report)
     _check_proxy(pool, path, report)
     _check_overrides(pool, join(path, "timeouts.overrides"), report)
-    for path_of, listen in listeners(pool, path, report):
+    check_listeners(pool, path, report)
+
+
+def check_listeners(owner: Listening, path: str, report: Report) -> None:
+    """Check the listeners of a pool, or of what else has some."""
+    for path_of, listen in listeners(owner, path, report):
         if isinstance(listen.parsed, UnixAddress):
             continue
         for name in ("mode", "owner", "group"):
@@ -103,11 +117,21 @@ def _check_overrides(pool: Pool, path: str, report: Report) -> None:
             report.mistake(report.place(f"{where}.slow"), f"{where}.slow", message)
 
 
-def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
-    """Check that no two listeners, of one pool or of two, are on one address."""
+def check_admin(admin: Listening, path: str, report: Report) -> None:
+    """Check the listeners of the admin process, whose keys are at ``path``."""
+    check_listeners(admin, path, report)
+    for path_of, listen in listeners(admin, path, report):
+        if listen.proxy_protocol:
+            where = f"{path_of}.proxy_protocol"
+            message = "expected false: whom a proxy speaks for does not count here, got true"
+            report.mistake(report.place(where), where, message)
+
+
+def check_addresses(owners: Mapping[str, Listening], report: Report) -> None:
+    """Check that no two listeners, of one pool or of two, are on one address; ``owners`` by their paths."""
     seen: list[tuple[Address, str, str]] = []
-    for path, pool in pools.items():
-        for path_of, listen in listeners(pool, path, report):
+    for path, owner in owners.items():
+        for path_of, listen in listeners(owner, path, report):
             for other, other_text, other_path in seen:
                 if _collide(listen.parsed, other):
                     user = f"{other_path} uses {other_text} ({report.place(other_path)})"
@@ -117,11 +141,11 @@ def check_addresses(pools: Mapping[str, Pool], report: Report) -> None:
             seen.append((listen.parsed, listen.address, path_of))
 
 
-def listeners(pool: Pool, path: str, report: Report) -> list[tuple[str, Listen]]:
+def listeners(owner: Listening, path: str, report: Report) -> list[tuple[str, Listen]]:
     """Return the listeners that are valid, each with its path."""
     where = join(path, "listen")
     is_list = f"{where}[0]" in report.origins
-    paths = ((f"{where}[{n}]" if is_list else where, one) for n, one in enumerate(pool.listen or ()))
+    paths = ((f"{where}[{n}]" if is_list else where, one) for n, one in enumerate(owner.listen or ()))
     return [(path_of, one) for path_of, one in paths if one and one.address]
 
 

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from prefork.config.address import FORMS, Address, parse
-from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, Switch, key
+from prefork.config.composites import REQUIRED, ListOf, MapOf, OrSection, Section, Shorthand, key
 from prefork.config.kinds import Boolean, Choice, Integer, OrWord, Text
+from prefork.config.listening import Admin, Listen, Tls
 from prefork.config.metrics import Metrics
-from prefork.config.names import AccessFormat, Application, ListenAddress, TrustedPeer
+from prefork.config.names import AccessFormat, Application, TrustedPeer
 from prefork.config.quantities import Batch, Mode, Size
 from prefork.config.staffing import Recycle, WorkerRange
 from prefork.config.timing import Timeouts
@@ -31,67 +31,11 @@ _FILE = Text("a path with a / in it", r"[^\0]*/[^\0]*[^/\0]")
 _ACCOUNT = Text("a name or a number", r"[A-Za-z0-9_][A-Za-z0-9_.-]*", any_scalar=True)
 _HOOK = Text("module:callable", r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _LINE = Text("one line of text", r"[^\0\r\n]*", any_scalar=True)
-_key = key  # for the section that has a key called key
 _DESTINATION = Choice(
     ("stderr", "stdout", "off"),
     _FILE,
     later={"journal": "the journal", r"syslog(:.*)?": "syslog"},
 )
-
-
-@dataclass(frozen=True)
-class Tls:
-    """The certificate of a listener, and what clients must have."""
-
-    cert: str | None = _key(
-        None, _PATH, "PEM file of the certificate, followed by its chain; perhaps of the private key, too."
-    )
-    key: str | None = _key(
-        None, _PATH, "PEM file of the private key, without a passphrase; `cert` when unset."
-    )
-    client_ca: str | None = _key(None, _PATH, "PEM file of the authorities that sign clients' certificates.")
-    client_auth: str = _key(
-        "off", Choice(("off", "optional", "required")), "Ask clients for a certificate, or insist on one."
-    )
-    min_version: str = _key("1.2", Choice(("1.2", "1.3")), "The oldest version of TLS, in quotes.")
-    ciphers: str | None = _key(
-        None,
-        _LINE,
-        "Ciphers of TLS 1.2 in OpenSSL's notation; when unset those with forward secrecy and AEAD.",
-    )
-
-
-@dataclass(frozen=True)
-class Listen:
-    """One address, and how its socket is made."""
-
-    address: str = key(REQUIRED, ListenAddress(), f"Where to listen: {FORMS}.")
-    mode: int | None = key(None, Mode(), 'File mode of a unix socket; "0660" when unset.')
-    owner: str | None = key(
-        None, _ACCOUNT, "Owner of a unix socket; the user that starts prefork when unset."
-    )
-    group: str | None = key(
-        None, _ACCOUNT, "Group of a unix socket; the group that starts prefork when unset."
-    )
-    backlog: int = key(
-        2048, Integer(1, 65535), "Connections that may wait for a worker; net.core.somaxconn caps it."
-    )
-    proxy_protocol: bool = key(
-        False,
-        Boolean(),
-        "Connections begin with a PROXY header, of version 1 or 2, from a peer in `proxy.trust`; others are "
-        "closed.",
-    )
-    tls: Tls | bool | None = key(
-        None,
-        Switch(Section(Tls)),
-        "Keys that differ from `tls` of the pool; true: just that; false: no TLS here. As the pool when unset.",
-    )
-
-    @property
-    def parsed(self) -> Address:
-        """The address as a value; ``address`` is its normal form."""
-        return parse(self.address)
 
 
 @dataclass(frozen=True)
@@ -318,6 +262,9 @@ class Config:
     pidfile: str | None = key(None, _PATH, "File that gets the master's process id.", on_reload=False)
     log: Log = key({}, Section(Log), "What is logged, how, and where to.", on_reload=False)
     metrics: Metrics = key({}, Section(Metrics), "What is measured for `/metrics`.", on_reload=False)
+    admin: Admin | None = key(
+        None, Section(Admin), "A process of its own that shows how the server does; none when unset."
+    )
     files: tuple[str, ...] = ()
     digest: str = ""
-    LATER: ClassVar = ("admin", "statsd", "control", "dev")
+    LATER: ClassVar = ("statsd", "control", "dev")

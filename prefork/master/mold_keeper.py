@@ -15,9 +15,9 @@ from typing import Protocol
 from prefork.channel import Message
 from prefork.log import Log
 from prefork.master.backoff import BackOff
+from prefork.master.child_process import ChildProcess, ChildRecord, ChildState
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop, Timer
-from prefork.master.mold_process import MoldProcess, MoldProcessRecord, MoldState
 from prefork.process import Exit
 
 
@@ -39,7 +39,7 @@ class MoldRecord:
     """A mold that is kept by the next version of the master."""
 
     generation: int
-    process: MoldProcessRecord | None
+    process: ChildRecord | None
     preload: bool
     backoff: BackOff
     ready_at: float | None
@@ -69,7 +69,7 @@ class MoldKeeper:
         self._spawn = spawn
         self._preload = generation.config.preload is not False
         self._boot_s = generation.config.timeouts.boot
-        self._process: MoldProcess | None = None
+        self._process: ChildProcess | None = None
         self._backoff = BackOff()
         self._ready_at: float | None = None
         """When the last process got ready; None if it did not."""
@@ -89,7 +89,7 @@ class MoldKeeper:
         self._failed = False
         self._ready_at = None
         try:
-            self._process = MoldProcess.start(
+            self._process = ChildProcess.start(
                 self._loop,
                 lambda channel, last_words: self._spawn(channel, last_words, self._preload),
                 boot_s=self._boot_s,
@@ -107,7 +107,7 @@ class MoldKeeper:
         self._preload, self._backoff = record.preload, record.backoff
         self._ready_at, self._dismissed, self._failed = record.ready_at, record.dismissed, record.failed
         if record.process is not None:
-            self._process = MoldProcess.adopt(
+            self._process = ChildProcess.adopt(
                 self._loop, record.process, boot_s=self._boot_s, on_message=self._said
             )
         if record.waits:
@@ -133,7 +133,7 @@ class MoldKeeper:
     @property
     def is_ready(self) -> bool:
         """It takes orders."""
-        return self._process is not None and self._process.state is MoldState.READY
+        return self._process is not None and self._process.state is ChildState.READY
 
     @property
     def is_gone(self) -> bool:
@@ -176,7 +176,7 @@ class MoldKeeper:
         self._owner.mold_gone(self._generation)
         if self._dismissed or self._failed:
             return
-        if process.state is MoldState.UNSUITABLE:
+        if process.state is ChildState.UNSUITABLE:
             self.start()
             return
         if process.timed_out:
@@ -187,8 +187,8 @@ class MoldKeeper:
             reason = f"the mold died{when}: {exit}{by} (pid {exit.pid})"
         self._owner.mold_failed(self._generation, reason, stack)
 
-    def _said(self, process: MoldProcess, message: Message) -> None:
-        if process is not self._process or process.state is not MoldState.LOADING:
+    def _said(self, process: ChildProcess, message: Message) -> None:
+        if process is not self._process or process.state is not ChildState.LOADING:
             return
         match message.kind:
             case "ready":
@@ -209,7 +209,7 @@ class MoldKeeper:
                     leftovers=left,
                 )
                 self._preload = False
-                process.dismiss(MoldState.UNSUITABLE)
+                process.dismiss(ChildState.UNSUITABLE)
             case "failed":
                 process.dismiss()
                 self._fail("the application cannot be loaded", str(message.fields.get("text", "")))

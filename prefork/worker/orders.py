@@ -10,7 +10,7 @@ import os
 from prefork import child
 from prefork.cell import DRAINING, Cell
 from prefork.channel import Channel, ChannelClosed, Message, clip
-from prefork.heritage import Heritage
+from prefork.heritage import BaseHeritage
 from prefork.log import Logs
 from prefork.worker.deadlines import Deadlines
 from prefork.worker.server import Server
@@ -22,7 +22,7 @@ LIFELINE_S = 0.1
 class Orders:
     """The worker's ends of channel and lifeline, and an eventfd for SIGTERM."""
 
-    def __init__(self, channel: Channel, heritage: Heritage, logs: Logs, cell: Cell) -> None:
+    def __init__(self, channel: Channel, heritage: BaseHeritage, logs: Logs, cell: Cell) -> None:
         self._channel = channel
         self._lifeline = heritage.lifeline
         self._our_listeners = {listener.fd for listener in heritage.listeners if listener.ours}

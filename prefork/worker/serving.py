@@ -11,7 +11,7 @@ from prefork.cell import Cell
 from prefork.config import Pool, WorkerRange
 from prefork.contexts import Contexts
 from prefork.errors import ApplicationError
-from prefork.heritage import Heritage
+from prefork.heritage import BaseHeritage
 from prefork.http.sender import ProxyPolicy
 from prefork.log import Log, Logs
 from prefork.timelimits import TimeLimits
@@ -29,7 +29,7 @@ AGES_S = 10.0 * 365 * 86400
 def make_server(
     app: object,
     pool: Pool,
-    heritage: Heritage,
+    heritage: BaseHeritage,
     log: Log,
     logs: Logs,
     cell: Cell,

@@ -258,6 +258,21 @@ def test_what_a_reload_cannot_apply() -> None:
     assert needs_restart(old, old) == ()
 
 
+def test_the_admin_process_has_the_servers_user_and_a_token_that_is_a_secret() -> None:
+    text = "admin: {token: hunter2hunter2, listen: unix:/run/a.sock}\npools:\n  web: {app: a:b, listen: 1, user: www}\n"
+    Path("app.yaml").write_text(text)
+    loaded = load(["app.yaml"], environ={})
+    admin = loaded.config.admin
+    assert admin is not None
+    assert (admin.user, admin.listen[0].mode, admin.open) == ("www", 0o660, ("healthz", "readyz", "metrics"))
+    assert "hunter2" not in render(loaded)
+    assert "hunter2" in render(loaded, show_secrets=True)
+    shared = config_of(f"user: all\n{text}").admin
+    assert shared is not None
+    assert shared.user == "all"
+    assert config_of("app: a:b").admin is None
+
+
 def test_effective_config_names_origins_and_masks_secrets() -> None:
     Path("password").write_text("hunter2\n")
     Path("app.yaml").write_text("""\

@@ -34,6 +34,18 @@ VALUES = {
     "umask: '9'": '1:8: umask: expected an octal mode in quotes such as "0660", got "9"',
     "name: 12": "1:7: name: expected a name of letters, digits, - and _ that starts with a letter, got 12",
     "name: admin": '1:7: name: expected a name other than "admin", which is reserved; choose another',
+    "admin: {listen: 8000}\nlisten: 8000": "1:17: admin.listen: expected an address of its own, got 0.0.0.0:8000, "
+    "but listen uses 0.0.0.0:8000 (app.yaml:2:9)",
+    "admin: {listen: {address: 9180, mode: '0600'}}": "1:39: admin.listen.mode: expected mode for a unix socket only, "
+    "got one beside 0.0.0.0:9180",
+    "admin: {listen: {address: 9180, proxy_protocol: true}}": "1:49: admin.listen.proxy_protocol: expected false: whom "
+    "a proxy speaks for does not count here, got true",
+    "admin: {token: short}": "1:16: admin.token: expected a secret of 8 or more letters, digits and signs, without "
+    "spaces, got a secret value",
+    "admin: {token: ''}": "1:16: admin.token: expected a secret of 8 or more letters, digits and signs, without "
+    "spaces, got a secret value",
+    "admin: {open: [healtz]}": "1:16: admin.open[0]: expected healthz, readyz, metrics, status or page, "
+    'got "healtz"; did you mean "healthz"?',
     "chdir: 12": '1:8: chdir: expected a path, got 12; quote it: "12"',
     "env: [a]": "1:6: env: expected a mapping, got a list",
     "env: {A: [b]}": "1:10: env.A: expected text or a number, got a list",

@@ -1,6 +1,7 @@
-"""A mold as the master sees it: a child that loads for a while and then forks workers on order.
+"""A child that the master forks itself, as the master sees it: a mold, or the admin process. It gets ready and then
+takes orders until it is dismissed.
 
-Runs in the master, which never waits for a mold and trusts nothing it says but what the kernel confirms.
+Runs in the master, which never waits for a child and trusts nothing it says but what the kernel confirms.
 """
 
 from __future__ import annotations
@@ -19,38 +20,40 @@ from prefork.process import Process, spawn
 from prefork.records import Descriptor
 
 LEAVE_S = 1.0
-"""A mold that is not needed any more has this long to notice before it is killed."""
+"""A child that is not needed any more has this long to notice before it is killed."""
 LOADING_LEAVE_S = 0.2
 """The same for one that may be in the middle of an import, which cannot notice."""
+MESSAGES_AT_A_TIME = 16
+"""A child that floods its channel must not keep the master from the others."""
 
 
-class MoldState(Enum):
+class ChildState(Enum):
     LOADING = "loading"
     READY = "ready"
     LEAVING = "leaving"
     """it failed, or is not needed any more"""
     UNSUITABLE = "unsuitable"
-    """it leaves because its import left behind what a fork does not keep"""
+    """a mold that leaves because its import left behind what a fork does not keep"""
 
 
 @dataclass(frozen=True, slots=True)
-class MoldProcessRecord:
-    """A mold that goes on under the next version of the master."""
+class ChildRecord:
+    """A child that goes on under the next version of the master."""
 
     pid: int
     channel: Descriptor | None
     last_words: Descriptor
-    state: MoldState
+    state: ChildState
     was_ready: bool
     timed_out: bool
     started_at: float
 
 
-OnMessage = Callable[["MoldProcess", Message], None]
+OnMessage = Callable[["ChildProcess", Message], None]
 
 
-class MoldProcess:
-    """One mold process."""
+class ChildProcess:
+    """One process."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class MoldProcess:
         started_at: float,
     ) -> None:
         """``on_message`` is told what it says."""
-        self.state = MoldState.LOADING
+        self.state = ChildState.LOADING
         self.was_ready = False
         self.timed_out = False
         """It was ended because its boot timeout passed."""
@@ -80,7 +83,7 @@ class MoldProcess:
     @classmethod
     def start(
         cls, loop: Loop, main: Callable[[int, int], int], *, boot_s: float, on_message: OnMessage
-    ) -> MoldProcess:
+    ) -> ChildProcess:
         """Fork one; ``main`` gets the descriptors of its own channel and last words. Raises ``OSError``."""
         ours, theirs = Channel.pair()
         try:
@@ -100,22 +103,20 @@ class MoldProcess:
         return made
 
     @classmethod
-    def adopt(
-        cls, loop: Loop, record: MoldProcessRecord, *, boot_s: float, on_message: OnMessage
-    ) -> MoldProcess:
+    def adopt(cls, loop: Loop, record: ChildRecord, *, boot_s: float, on_message: OnMessage) -> ChildProcess:
         """Take over one that an older version of this process has forked."""
         channel = None if record.channel is None else Channel.from_fd(record.channel)
         words = LastWords(record.last_words)
         made = cls(loop, record.pid, channel, words, on_message, started_at=record.started_at)
         made.state, made.was_ready, made.timed_out = record.state, record.was_ready, record.timed_out
-        if made.state is MoldState.LOADING:
+        if made.state is ChildState.LOADING:
             made._limit_boot(boot_s)
-        elif made.state is not MoldState.READY:
-            made._timer = loop.call_later(LEAVE_S, made._kill)
+        elif made.state is not ChildState.READY:
+            made._timer = loop.call_later(LEAVE_S, made.kill)
         return made
 
-    def record(self) -> MoldProcessRecord:
-        return MoldProcessRecord(
+    def record(self) -> ChildRecord:
+        return ChildRecord(
             self.pid,
             None if self._channel is None else Descriptor(self._channel.fileno()),
             Descriptor(self.last_words.fd),
@@ -135,13 +136,13 @@ class MoldProcess:
         return self._process.pid
 
     def became_ready(self) -> None:
-        """Note that it can fork workers."""
-        self.state = MoldState.READY
+        """Note that it takes orders."""
+        self.state = ChildState.READY
         self.was_ready = True
         self._cancel_timer()
 
     def send(self, kind: str, fds: Sequence[int] = (), **fields: object) -> bool:
-        """Send an order; return False if the mold is gone or does not read."""
+        """Send an order; return False if the child is gone or does not read."""
         if self._channel is None:
             return False
         try:
@@ -150,22 +151,34 @@ class MoldProcess:
             return False
 
     def read(self) -> None:
-        """Take what it said. At the end of the channel only close it: its death is told by SIGCHLD."""
+        """Take what it said, some messages at a time; at the end of the channel close it.
+
+        Its death is told by SIGCHLD.
+        """
         try:
-            while self._channel is not None and (message := self._channel.receive()) is not None:
+            for _ in range(MESSAGES_AT_A_TIME):
+                if self._channel is None or (message := self._channel.receive()) is None:
+                    return
                 self._on_message(self, message)
         except ChannelClosed:
             self._close_channel()
 
-    def dismiss(self, state: MoldState = MoldState.LEAVING) -> None:
+    def dismiss(self, state: ChildState = ChildState.LEAVING) -> None:
         """Let it go: it leaves when its channel closes, else it is killed."""
-        if self.state in (MoldState.LOADING, MoldState.READY):
-            loads = self.state is MoldState.LOADING
+        if self.state in (ChildState.LOADING, ChildState.READY):
+            loads = self.state is ChildState.LOADING
             self.state = state
             self._close_channel()
             self._cancel_timer()
             # What imports an application cannot see that the channel closed.
-            self._timer = self._loop.call_later(LOADING_LEAVE_S if loads else LEAVE_S, self._kill)
+            self._timer = self._loop.call_later(LOADING_LEAVE_S if loads else LEAVE_S, self.kill)
+
+    def retire(self, within_s: float) -> None:
+        """Let it go: it was told to, and is killed if it does not within some seconds."""
+        if self.state in (ChildState.LOADING, ChildState.READY):
+            self.state = ChildState.LEAVING
+            self._cancel_timer()
+            self._timer = self._loop.call_later(within_s, self.kill)
 
     def gone(self) -> None:
         """It died and was reaped."""
@@ -178,11 +191,11 @@ class MoldProcess:
     def _boot_timed_out(self) -> None:
         """Make it write its stack, and end it."""
         self.timed_out = True
-        self.state = MoldState.LEAVING
+        self.state = ChildState.LEAVING
         self._process.signal(signal.SIGABRT)
-        self._timer = self._loop.call_later(ABORT_S, self._kill)
+        self._timer = self._loop.call_later(ABORT_S, self.kill)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         self._process.signal(signal.SIGKILL)
 
     def _cancel_timer(self) -> None:
