@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from prefork.config.nodes import Node, Report, Scalar, is_null
@@ -146,8 +145,6 @@ class Choice(ScalarKind[str]):
 
     words: tuple[str, ...]
     otherwise: Text | None = None
-    later: Mapping[str, str] = field(default_factory=dict)
-    """Patterns of words that a later version will know, and how to name them."""
 
     @property
     def expects(self) -> str:
@@ -162,9 +159,6 @@ class Choice(ScalarKind[str]):
             raise Refused(f'quote it: "{text}"' if text in self.words else "")
         if text in self.words:
             return text
-        for pattern, name in self.later.items():
-            if re.fullmatch(pattern, text):
-                raise Refused(f"{name} is {LATER}")
         if self.otherwise and re.fullmatch(self.otherwise.pattern, text):
             return text
         raise Refused(did_you_mean(text, self.words).removeprefix("; "))

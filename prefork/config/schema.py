@@ -27,14 +27,14 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 NAME = Text("a name of letters, digits, - and _ that starts with a letter", r"[A-Za-z][A-Za-z0-9_-]{0,47}")
 _PATH = Text("a path", r"[^\0]+")
-_FILE = Text("a path with a / in it", r"[^\0]*/[^\0]*[^/\0]")
+_FILE = Text("a path with a / in it", r"(?!syslog:)[^\0]*/[^\0]*[^/\0]")
 _ACCOUNT = Text("a name or a number", r"[A-Za-z0-9_][A-Za-z0-9_.-]*", any_scalar=True)
 _HOOK = Text("module:callable", r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _LINE = Text("one line of text", r"[^\0\r\n]*", any_scalar=True)
+_SYSLOG = r"syslog:(?:/[^\0]*[^/\0]|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?)"
 _DESTINATION = Choice(
-    ("stderr", "stdout", "off"),
-    _FILE,
-    later={"journal": "the journal", r"syslog(:.*)?": "syslog"},
+    ("stderr", "stdout", "off", "journal"),
+    Text("a path with a / in it, or syslog: and a path, host or host:port", rf"{_SYSLOG}|{_FILE.pattern}"),
 )
 
 

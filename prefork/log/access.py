@@ -13,7 +13,7 @@ from copy import copy
 from types import MappingProxyType
 
 from prefork.log.access_format import AccessEntry, Formatter, compile_access_format, compile_access_json
-from prefork.log.destination import Destination
+from prefork.log.destination import Sink
 from prefork.log.log import Log
 from prefork.log.redact import query_redactor
 from prefork.log.turn import Turn, call_after_fork
@@ -31,7 +31,7 @@ class AccessLog:
 
     def __init__(
         self,
-        destination: Destination,
+        destination: Sink,
         log: Log,
         *,
         format: str = "combined",

@@ -18,8 +18,10 @@ import stat
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
+from typing import Protocol
 
 from prefork.errors import ConfigError
+from prefork.log.format import Event
 from prefork.log.turn import Turn, call_after_fork
 
 BUFFER_BYTES = 256 * 1024
@@ -31,6 +33,31 @@ CHUNK_BYTES = select.PIPE_BUF
 _QUEUED_LINES = 4096
 _FILE_MODE = 0o640
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class Sink(Protocol):
+    """Where lines go: a ``Destination``, or ``datagrams.Datagrams``."""
+
+    @property
+    def path(self) -> str | None:
+        """The file, if it is one."""
+
+    @property
+    def warning(self) -> str | None:
+        """What could not be done in the best way."""
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors that a child must keep."""
+
+    def put(self, event: Event, line: Callable[[Event], str]) -> int:
+        """Write an event, of which ``line`` makes a line, now or later; return as ``write``."""
+
+    def write(self, lines: bytes) -> int:
+        """Write whole lines, now or later; return how many were lost before, once it has begun to work again."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for a stalled reader at the end of a process; return as ``write``."""
 
 
 class Destination:
@@ -91,6 +118,10 @@ class Destination:
     def fds(self) -> tuple[int, ...]:
         """The descriptors that a child must keep."""
         return () if self.fd < 0 else (self.fd,)
+
+    def put(self, event: Event, line: Callable[[Event], str]) -> int:
+        """Write an event, of which ``line`` makes a line, now or later; return as ``write``."""
+        return self.write(f"{line(event)}\n".encode("utf-8", "backslashreplace"))
 
     def write(self, lines: bytes) -> int:
         """Write whole lines, now or later.

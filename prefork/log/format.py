@@ -19,7 +19,7 @@ from prefork.channel import clip
 TEXT_LIMIT = 32 * 1024
 """Longest message or field, in characters; the middle of a longer one is left out."""
 
-_INDENT = "\n    "
+_INDENT = "    "
 
 # Control characters (a terminal obeys them, and U+0085 and U+2028 end a line for some readers), marks that
 # turn the direction of writing, and surrogates, which cannot be encoded.
@@ -58,16 +58,20 @@ def as_text(value: object) -> str:
         return f"<{type(value).__name__}: {type(error).__name__} in __str__>"
 
 
-def to_text(event: Event) -> str:
-    """Return ``2026-11-24T11:02:03.123Z info     web.2 gen 3 pid 411: message`` and what follows indented."""
+def body(event: Event) -> list[str]:
+    """Return what people read of an event, in lines: identity and message, then what follows, indented."""
     first, *rest = clip(event.message, TEXT_LIMIT).rstrip("\n").split("\n")
     for name, value in event.fields.items():
         # A traceback without a frame is one line, and yet the only one that says why.
         if isinstance(value, str) and ("\n" in value or name == "traceback"):
             rest += clip(value, TEXT_LIMIT).rstrip("\n").split("\n")
     identity = f"{event.identity}: " if event.identity else ""
-    head = f"{timestamp(event.time_s)} {event.level:<8} {printable(identity + first)}"
-    return _INDENT.join([head, *map(printable, rest)])
+    return [printable(identity + first), *(_INDENT + printable(line) for line in rest)]
+
+
+def to_text(event: Event) -> str:
+    """Return ``2026-11-24T11:02:03.123Z info     web.2 gen 3 pid 411: message`` and what follows indented."""
+    return f"{timestamp(event.time_s)} {event.level:<8} " + "\n".join(body(event))
 
 
 class JsonFormat:

@@ -12,7 +12,7 @@ from copy import copy
 from time import time
 from types import MappingProxyType
 
-from prefork.log.destination import Destination
+from prefork.log.destination import Sink
 from prefork.log.format import Event, JsonFormat, to_text
 from prefork.log.redact import query_redactor
 
@@ -31,7 +31,7 @@ class Log:
 
     def __init__(
         self,
-        destination: Destination,
+        destination: Sink,
         *,
         level: str = "info",
         format: str = "text",
@@ -84,8 +84,8 @@ class Log:
             fields = {
                 key: redact(value) if isinstance(value, str) else value for key, value in fields.items()
             }
-        line = self._format(Event(time(), level, event, self._identity, message, fields))
-        self.report_lost(self.destination.write(f"{line}\n".encode("utf-8", "backslashreplace")))
+        written = Event(time(), level, event, self._identity, message, fields)
+        self.report_lost(self.destination.put(written, self._format))
 
     def report_lost(self, lines: int, what: str = "log") -> None:
         """Say that lines were lost, if any were, now that their destination works again."""

@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 
 from prefork.errors import ConfigError
 from prefork.log.access import AccessLog
-from prefork.log.destination import Destination
+from prefork.log.destination import Destination, Sink
+from prefork.log.journal import open_journal
 from prefork.log.log import Log
+from prefork.log.syslog import open_syslog
 
 
 class LogSettings(Protocol):
@@ -67,7 +69,11 @@ class Logs:
         ``files`` are those that an older version of this process has opened, by the key of the config.
         """
 
-        def open_destination(where: str, key: str) -> Destination:
+        def open_destination(where: str, key: str) -> Sink:
+            if where == "journal":
+                return open_journal(key, settings.fields)
+            if where.startswith("syslog:"):
+                return open_syslog(where.removeprefix("syslog:"), key)
             return Destination.adopt(files[key], where) if key in files else Destination.open(where, key)
 
         destination = open_destination(settings.to, "log.to")
@@ -126,7 +132,9 @@ class Logs:
         """The descriptors of the files, by the key of the config."""
         keys = ("log.to", "log.access")
         named = zip(keys, self._destinations, strict=False)  # an access log that is off is none
-        return {key: destination.fd for key, destination in named if destination.path is not None}
+        return {
+            key: sink.fd for key, sink in named if isinstance(sink, Destination) and sink.path is not None
+        }
 
     def reopen(self) -> Reopened:
         """Open the files again."""
@@ -151,4 +159,6 @@ class Logs:
         self.log.report_lost(self.log.destination.flush(timeout_s))
 
     def _files(self) -> list[Destination]:
-        return [destination for destination in self._destinations if destination.path is not None]
+        return [
+            sink for sink in self._destinations if isinstance(sink, Destination) and sink.path is not None
+        ]

@@ -92,10 +92,10 @@ VALUES = {
     "hooks: {after_fork: [a:b, a.b]}": '1:27: hooks.after_fork[1]: expected module:callable, got "a.b"',
     "log: {level: warn}": "1:14: log.level: expected debug, info, warning, error or critical, "
     'got "warn"; did you mean "warning"?',
-    "log: {to: stdot}": "1:11: log.to: expected stderr, stdout, off or a path with a / in it, "
-    'got "stdot"; did you mean "stdout"?',
-    "log: {to: 'syslog:/dev/log'}": "1:11: log.to: expected stderr, stdout, off or a path with a / in it, "
-    'got "syslog:/dev/log"; syslog is not available in this version of prefork',
+    "log: {to: stdot}": "1:11: log.to: expected stderr, stdout, off, journal or a path with a / in it, or syslog: and "
+    'a path, host or host:port, got "stdot"; did you mean "stdout"?',
+    "log: {to: 'syslog:a:b'}": "1:11: log.to: expected stderr, stdout, off, journal or a path with a / in it, or "
+    'syslog: and a path, host or host:port, got "syslog:a:b"',
     "listen: []": "1:9: listen: expected at least 1 in the list, got none",
     "listen: [':1', '::1:80']": "1:16: listen[1]: expected an IPv6 address in brackets: [::1]:8000, "
     'got "::1:80"',

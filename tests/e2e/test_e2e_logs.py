@@ -447,3 +447,29 @@ def test_a_fifo_is_written_again_when_its_reader_is_back(server: Server) -> None
         wait_for(told, "the number of dropped lines")
         assert server.stop() == 0
     os.close(reader)
+
+
+def test_syslog_gets_the_events_of_master_and_workers_and_the_access_log(server: Server) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(server.folder / "syslog"))
+        daemon.settimeout(30)
+        where = f"syslog:{server.folder}/syslog"
+        server.configure(
+            f"app: myapp\nlisten: 127.0.0.1:0\nworkers: 1\nlog: {{to: '{where}', access: '{where}'}}\n"
+        )
+        server.start()
+        messages: list[str] = []
+
+        def wait_for_message(pattern: str) -> re.Match[str]:
+            while True:
+                messages.append(daemon.recv(1 << 16).decode())
+                if found := re.search(pattern, messages[-1]):
+                    return found
+
+        port = int(wait_for_message(r"<30>.* prefork\[\d+\]: master .*serving on 127\.0\.0\.1:(\d+)")[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(GET % b"/seen")
+            assert b" 200 " in client.recv(1 << 16)
+        wait_for_message(r'<30>.* prefork\[\d+\]: 127\.0\.0\.1 .*"GET /seen HTTP/1\.1" 200 ')
+        assert server.stop() == 0
+        assert any("ready after" in message for message in messages)
