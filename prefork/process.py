@@ -61,6 +61,15 @@ def cpu_time_ns(pid: int) -> int:
         return 0
 
 
+def state_letter(pid: int) -> str:
+    """Return the state of a process as ps(1) shows it, such as ``S`` or ``T``; "" if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return chr(file.read().rpartition(b")")[2].split()[0][0])
+    except (OSError, IndexError):
+        return ""
+
+
 def fork() -> int:
     """Fork; return 0 in the child.
 

@@ -1,7 +1,7 @@
 """The schema (one declarative table), loading with places, units, and the generated reference."""
 
 from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
-from prefork.config.changes import needs_restart
+from prefork.config.changes import Change, changes, in_force, needs_restart
 from prefork.config.listening import Admin, Listen, Tls
 from prefork.config.load import Loaded, load
 from prefork.config.merge import Override
@@ -14,6 +14,7 @@ from prefork.config.timing import Timeouts, TimeoutsOfPath
 __all__ = [
     "Address",
     "Admin",
+    "Change",
     "Config",
     "FdAddress",
     "Limits",
@@ -33,6 +34,8 @@ __all__ = [
     "Tls",
     "UnixAddress",
     "WorkerRange",
+    "changes",
+    "in_force",
     "load",
     "needs_restart",
 ]

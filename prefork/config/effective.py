@@ -9,16 +9,9 @@ from typing import Any, Final
 
 from prefork.config.assemble import plain
 from prefork.config.load import Loaded
+from prefork.config.masking import masked
 from prefork.config.nodes import join, resolve
 
-MASK: Final = "***"
-
-_FREE_NAMES: Final = re.compile(r"(?:^|\.)(?:env|log\.fields)\.(?P<name>.+)$")
-_SECRET_NAME: Final = re.compile(
-    r"pass(?!enger)|pwd|secret|token|credential|private|auth(?!or)|dsn|salt|signature|cookie|(?:^|[_-])key(?:$|[_-])|apikey",
-    re.IGNORECASE,
-)
-_URL_PASSWORD: Final = re.compile(r"(://[^:/?#@\s]*:)[^@\s]+(?=@)")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_/.+~-](?:[A-Za-z0-9_/.+~:@%=-]*[A-Za-z0-9_/.+~@%=-])?")
 
 
@@ -66,12 +59,7 @@ class _Renderer:
         return _word(self._masked(value, path))
 
     def _masked(self, value: Any, path: str) -> Any:
-        if self._show_secrets or not isinstance(value, str):
-            return value
-        free = _FREE_NAMES.search(path)
-        if path in self._loaded.secrets or (value and free and _SECRET_NAME.search(free["name"])):
-            return MASK
-        return _URL_PASSWORD.sub(rf"\g<1>{MASK}", value)
+        return value if self._show_secrets else masked(value, path, self._loaded.secrets)
 
     def _comment(self, path: str) -> str:
         place = self._loaded.origins.get(path)

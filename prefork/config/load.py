@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from prefork.config import yaml
@@ -62,7 +62,8 @@ def load(
     config = assemble(Interpolation(environ, report).table(merged), tuple(files), environ, report)
     if report.mistakes:
         raise ConfigError("\n".join(report.lines()))
-    return Loaded(config, report.origins, frozenset(report.secrets))
+    secrets = frozenset(report.secrets)
+    return Loaded(replace(config, secrets=secrets), report.origins, secrets)
 
 
 def _read_tree(file: str, report: Report) -> Table | None:

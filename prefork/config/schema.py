@@ -265,6 +265,14 @@ class Config:
     admin: Admin | None = key(
         None, Section(Admin), "A process of its own that shows how the server does; none when unset."
     )
+    control: str = key(
+        "auto",
+        Choice(("auto", "off"), _FILE),
+        "The socket that commands such as `prefork status` speak to: [where auto puts it](control.md).",
+        on_reload=False,
+    )
     files: tuple[str, ...] = ()
     digest: str = ""
-    LATER: ClassVar = ("statsd", "control", "dev")
+    secrets: frozenset[str] = frozenset()
+    """Paths of values that came from files: not to be shown."""
+    LATER: ClassVar = ("statsd", "dev")

@@ -22,7 +22,9 @@ class EventKind(NamedTuple):
 FIELDS: Final = {
     "app": "the application, as in the config",
     "by": "who tells it: `master` for a worker that cannot",
+    "address": "address of the socket",
     "client": "address and port of the client",
+    "command": "name of the command",
     "config": "the files of the config",
     "delay_s": "seconds until the next try",
     "detail": "more of the reason: the request that was late",
@@ -57,6 +59,7 @@ FIELDS: Final = {
     "took_s": "duration in seconds",
     "traceback": "traceback or stack, of several lines",
     "uptime_s": "seconds since it was ordered",
+    "uid": "user id",
     "used_bytes": "memory in use",
     "uss_bytes": "memory that the worker shares with nobody",
     "version": "version of prefork",
@@ -92,6 +95,11 @@ EVENTS: Final = (
               ("traceback",)),
     EventKind("upgrade-failed", "error", "The new version failed, and the old one goes on.", ("traceback",)),
     EventKind("upgrade-ignored", "info", "No upgrade now."),
+    # Commands
+    EventKind("command", "info", "A command came by the control socket.", ("command",)),
+    EventKind("control-open", "debug", "The control socket is open.", ("address",)),
+    EventKind("control-unavailable", "warning", "There is nowhere to put a control socket."),
+    EventKind("control-refused", "warning", "Somebody tried a command who may not.", ("uid",)),
     # Molds
     EventKind("mold-started", "debug", "A mold was forked.", ("pid",)),
     EventKind("mold-ready", "info", "The application is loaded.", ("pid", "took_s")),

@@ -22,18 +22,23 @@ def ask_stack(loop: Loop, link: WorkerLink, then: Callable[[str], None]) -> None
     if link.process is None:
         then("")
         return
+    link.asking.append(then)
+    if len(link.asking) > 1:
+        return  # two answers would be mixed in one file
     link.last_words.forget()
     link.process.signal(TELL)
-    loop.call_later(LOOK_S, lambda: _look(loop, link, then, "", 1))
+    loop.call_later(LOOK_S, lambda: _look(loop, link, "", 1))
 
 
-def _look(loop: Loop, link: WorkerLink, then: Callable[[str], None], before: str, looks: int) -> None:
+def _look(loop: Loop, link: WorkerLink, before: str, looks: int) -> None:
     if link.is_closed:
         return
     text = link.last_words.raw()
     # It writes piece by piece: what has not grown since the last look is complete.
     if (text and text == before) or looks == MOST_LOOKS:
         link.last_words.forget()
-        then(stack_of_dump(text))
+        askers, link.asking = link.asking, []
+        for then in askers:
+            then(stack_of_dump(text))
     else:
-        loop.call_later(LOOK_S, lambda: _look(loop, link, then, text, looks + 1))
+        loop.call_later(LOOK_S, lambda: _look(loop, link, text, looks + 1))

@@ -10,6 +10,7 @@ import heapq
 import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 
 SUSPENDED_S = 1.0
@@ -37,7 +38,7 @@ def _nothing() -> None:
 
 
 class Loop:
-    """Calls back when a descriptor is readable and when a timer is due.
+    """Calls back when a descriptor is readable (or what else is asked for) and when a timer is due.
 
     ``on_error`` is called in the handler of an exception that a callback lets out; the loop goes on.
     """
@@ -45,7 +46,7 @@ class Loop:
     def __init__(self, on_error: Callable[[], None], ran_until: float | None = None) -> None:
         self._on_error = on_error
         self._epoll = select.epoll()
-        self._readable: dict[int, Callable[[], object]] = {}
+        self._callbacks: dict[int, Callable[[int], object]] = {}
         self._timers: list[Timer] = []
         self._serial = 0
         self._ran_until = monotonic() if ran_until is None else ran_until
@@ -53,12 +54,20 @@ class Loop:
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call back whenever ``fd`` is readable or at its end."""
-        self._readable[fd] = callback
-        self._epoll.register(fd, select.EPOLLIN)
+        self.watch_events(fd, select.EPOLLIN, lambda _: callback())
+
+    def watch_events(self, fd: int, events: int, callback: Callable[[int], object]) -> None:
+        """Call back with what has happened of ``events``; errors and the end of both directions are always told."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def change_events(self, fd: int, events: int) -> None:
+        """Watch for other events of a descriptor."""
+        self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """Forget ``fd``; to be called before it is closed."""
-        del self._readable[fd]
+        del self._callbacks[fd]
         self._epoll.unregister(fd)
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
@@ -80,10 +89,10 @@ class Loop:
         now = self._ran_until = monotonic()
         if deadline is not None:
             lost_s += self._postpone_if_suspended(max(deadline, began), now, now - began)
-        for fd, _ in events:
-            callback = self._readable.get(fd)
+        for fd, happened in events:
+            callback = self._callbacks.get(fd)
             if callback is not None:  # an earlier callback of this batch may have closed it
-                self._call(callback)
+                self._call(partial(callback, happened))
         self._run_timers(monotonic())
         return lost_s
 

@@ -19,6 +19,7 @@ WHY = {
     "recycled-requests": "it has served recycle.requests",
     "recycled-lifetime": "it has lived for recycle.lifetime",
     "recycled-memory": "it used more than recycle.memory",
+    "recycled-command": "it was replaced by prefork recycle",
     "recycled-pressure": "it was the biggest when memory was beyond recycle.pressure",
     "stop": "the server stops",
     "quick-stop": "the server stops at once",
@@ -33,6 +34,7 @@ WHY = {
 OF_WORKERS = frozenset({"asked", "recycled-requests", "recycled-lifetime", "recycled-memory"})
 """Reasons for which a worker asks to be replaced."""
 EXPECTED = OF_WORKERS | {
+    "recycled-command",
     "recycled-pressure",
     "retired",
     "scaled",

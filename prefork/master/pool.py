@@ -124,14 +124,12 @@ class Pool:
         self.carry_out(self.table.roll_back(monotonic()))
         self._forget_generations()
 
-    def scale_by(self, difference: int) -> int:
-        """Want more or fewer workers until the next reload; return how many are wanted now.
+    def ask_for(self, wanted: int) -> int:
+        """Want so many workers until the next reload; return how many are wanted now, which may be others.
 
         A pool that scales itself has no fewer from now on.
         """
-        wanted = self._floor.ask(
-            self.current.config, self.table.wanted + difference, self.current.most_workers
-        )
+        wanted = self._floor.ask(self.current.config, wanted, self.current.most_workers)
         self.scale_to(wanted)
         return wanted
 

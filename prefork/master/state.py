@@ -17,6 +17,7 @@ from prefork.config import Config
 from prefork.errors import PreforkError
 from prefork.master.activation import Activation, take_activation
 from prefork.master.command import Command
+from prefork.master.control_place import PlaceRecord
 from prefork.master.listeners import ListenerRecord
 from prefork.master.notify import Notifier, take_notifier
 from prefork.master.pool_terms import PoolRecord
@@ -85,6 +86,7 @@ class MasterRecord:
     written_at: float
     """The instant (monotonic seconds) at which the master stopped to look at deadlines."""
     protocols: Protocols = PROTOCOLS
+    control: PlaceRecord | None = None
     version: str = __version__
 
 

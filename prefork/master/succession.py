@@ -8,6 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from prefork.log import Logs
+from prefork.master.control_place import PlaceRecord
 from prefork.master.estate import Estate, ServerState
 from prefork.master.listeners import Listener
 from prefork.master.nursery import Nursery
@@ -17,7 +18,9 @@ from prefork.master.state import Belongings, MasterRecord
 from prefork.records import Descriptor
 
 
-def record_of(estate: Estate, reloads: Reloads, belongings: Belongings, logs: Logs) -> MasterRecord:
+def record_of(
+    estate: Estate, reloads: Reloads, belongings: Belongings, logs: Logs, control: PlaceRecord | None
+) -> MasterRecord:
     """Return all that the next version of the master must know."""
     return MasterRecord(
         belongings,
@@ -30,6 +33,7 @@ def record_of(estate: Estate, reloads: Reloads, belongings: Belongings, logs: Lo
         tuple(pool.record() for pool in estate.pools.values()),
         tuple(pool.record() for pool in estate.leaving if not pool.is_gone),
         monotonic(),
+        control=control,
     )
 
 

@@ -12,12 +12,15 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 from prefork import __version__
 from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
-from prefork.errors import ExitStatus
+from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Logs
+from prefork.master.control import Control
+from prefork.master.control_place import PlaceRecord
 from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
 from prefork.master.listeners import Listener, open_all, open_at_start
@@ -30,6 +33,7 @@ from prefork.master.reloads import Reloads
 from prefork.master.request_watch import RequestWatch
 from prefork.master.signals import SignalPipe, unblock_all
 from prefork.master.state import Belongings, MasterRecord
+from prefork.master.steering import Steering
 from prefork.master.stop import QUICK_STOP_S, Stop
 from prefork.master.succession import record_of, take_over
 from prefork.master.turns import Turns
@@ -69,11 +73,16 @@ class Supervisor:
         )
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
         self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
+        steering = Steering(
+            self, self._estate, self._reloads, self._upgrades, self._stop, read_config, self._show
+        )
+        self._control = Control(self._loop, self._log, self._news, steering)
         self._nursery = Nursery(
             config.name, belongings.lifeline[0], self._loop, logs, self._log, self._requests, mold_main
         )
         self._signals: SignalPipe | None = None
         self._predecessor = ""
+        self._control_record: PlaceRecord | None = None
 
     @classmethod
     def adopt(
@@ -87,12 +96,12 @@ class Supervisor:
             record.started_with, record.belongings, read_config, mold_main, logs, ran_until=record.written_at
         )
         take_over(record, master._estate, master._reloads, master._nursery, master)
-        master._predecessor = record.version
+        master._predecessor, master._control_record = record.version, record.control
         return master
 
     def record(self) -> MasterRecord:
         """Return all that the next version of the master must know; only while it is idle."""
-        return record_of(self._estate, self._reloads, self._belongings, self._logs)
+        return record_of(self._estate, self._reloads, self._belongings, self._logs, self._control.record())
 
     # The life of the master
 
@@ -104,6 +113,7 @@ class Supervisor:
         if config.pidfile:
             write_pidfile(config.pidfile)
         with self._put_away(config.pidfile):
+            self._control.open(config.control, config.name)
             listens = [listen for pool in config.pools for listen in pool.listen]
             self._estate.listeners = open_at_start(listens, self._belongings.activation, self._log)
             self._boot()
@@ -112,8 +122,10 @@ class Supervisor:
 
     def resume(self, failure: str) -> ExitStatus:
         """Serve on until stopped, after ``adopt``; ``failure`` is why another version could not take over."""
-        with self._put_away(self._reloads.started_with.pidfile):
+        started_with = self._reloads.started_with
+        with self._put_away(started_with.pidfile):
             self._begin()
+            self._control.adopt(self._control_record, started_with.control, started_with.name)
             unblock_all()
             self._requests.take_over(
                 generation.scoreboard for pool in self.pools() for generation in pool.generations.values()
@@ -157,6 +169,7 @@ class Supervisor:
         try:
             yield
         finally:
+            self._control.close()
             for listener in [*self._estate.listeners, *self._estate.closing]:
                 listener.close(unlink=True)
             if pidfile:
@@ -245,12 +258,16 @@ class Supervisor:
         if self._estate.state is ServerState.STOPPING:
             return
         pool = next(iter(self._estate.pools.values()))
-        wanted = pool.scale_by(difference)
+        self.scale(pool, pool.table.wanted + difference)
+
+    def scale(self, pool: Pool, wanted: int) -> None:
+        """Want so many workers of a pool, or what is possible."""
+        wanted = pool.ask_for(wanted)
         self._upkeep.wake(monotonic())
         self._log.info("scaled", f"{pool.name}: {wanted} workers wanted", pool=pool.name, workers=wanted)
 
-    def reopen_logs(self) -> None:
-        """Open the log files again, here and in every child."""
+    def reopen_logs(self) -> tuple[int, list[str]]:
+        """Open the log files again, here and in every child; return how many, and what failed."""
         fds, failures = self._logs.reopen()
         if fds:
             for pool in self.pools():
@@ -258,7 +275,17 @@ class Supervisor:
                 pool.broadcast_to_molds("reopen", fds)
         for failure in failures:
             self._log.error("log-reopen-failed", failure)
-        self._log.info("logs-reopened", f"reopened {len(fds) - len(failures)} log files")
+        count = len(fds) - len(failures)
+        self._log.info("logs-reopened", f"reopened {count} log files")
+        return count, failures
+
+    # Commands
+
+    def turn_ended(self) -> None:
+        self._control.turn_ended()
+
+    def _show(self) -> dict[str, Any]:
+        raise PreforkError("the status is not there yet")
 
     # Upgrade
 

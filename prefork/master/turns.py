@@ -22,6 +22,9 @@ class Master(Protocol):
     def pools(self) -> Sequence[Pool]:
         """Return all pools, coming and leaving ones too."""
 
+    def turn_ended(self) -> None:
+        """Tell of what has changed."""
+
     def internal_error(self) -> None:
         """Report the exception that is being handled as a mistake of our own."""
 
@@ -52,6 +55,7 @@ class Turns:
                 pool.table.postpone(lost_s)
         try:
             self._act_on_deadlines(monotonic())
+            self._master.turn_ended()
         except Exception:
             self._master.internal_error()
             sleep(1.0)  # it may come again at once, and must not become a busy loop

@@ -132,12 +132,13 @@ def _make_way(path: str) -> None:
         return
     if not stat.S_ISSOCK(before.st_mode):
         raise _error(path, "the file exists and is not a socket; remove it or choose another path")
-    if _is_live(path):
+    if is_live(path):
         raise in_use(f"unix:{path}", _listening(path), f"`ss -lxp src {path}` as root shows which")
     SocketFile(path, before.st_dev, before.st_ino).unlink()
 
 
-def _is_live(path: str) -> bool:
+def is_live(path: str) -> bool:
+    """Tell whether somebody listens there. Raises ``OSError`` if that cannot be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -74,6 +74,10 @@ class Upgrades:
         self._timer: Timer | None = None
         self._timed_out = False
 
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
     def request(self) -> None:
         """Upgrade as soon as the server is idle."""
         if self._stage is not Stage.NONE:

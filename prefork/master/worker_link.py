@@ -38,6 +38,8 @@ class WorkerLink:
         self.process = process
         self.failure = ""
         """What the worker said of its failed boot."""
+        self.asking: list[Callable[[str], None]] = []
+        """Who waits for the stack that it was asked for."""
         self._channel = channel
         self._loop = loop
         self.is_closed = False
