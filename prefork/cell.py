@@ -1,20 +1,31 @@
 """A worker's part of the scoreboard: its state, connections and memory, and a sub-cell for each thread.
 
 Used by workers, which write, and by the master and the admin process, which read. Offsets are in native 64-bit words.
+
+Each word has one writer at a time: whoever has the baton of the worker.
 """
 
 from __future__ import annotations
 
-from prefork.figures import Counts, Memory, Running
-from prefork.thread_cell import THREAD_BYTES, ThreadCell
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from prefork.figures import MOST_BUCKETS, REFUSALS, Connections, Counts, Memory, Running
+from prefork.thread_cell import THREAD_BYTES, ThreadCell, histogram
 
 _OWN_BYTES = 512
 """What is before the threads."""
 
 # Words of a cell, before its threads.
-_C_PID, _C_STATE, _C_CONNECTIONS, _C_ACCEPTED, _C_REFUSED, _C_HANDED_OVER = range(6)
-_C_RSS_BYTES, _C_PSS_BYTES, _C_USS_BYTES = range(6, 9)
-_C_ADOPTED, _C_WAITING = 9, 10
+_C_PID, _C_STATE, _C_CONNECTIONS, _C_ACCEPTED, _C_HANDED_OVER, _C_ADOPTED = range(6)
+_C_RSS_BYTES, _C_PSS_BYTES, _C_USS_BYTES, _C_BACKLOG = range(6, 10)
+_C_RECEIVED_BYTES, _C_READING, _C_WRITING, _C_AWAITING, _C_EXCHANGE_NS = range(10, 15)
+_C_REFUSED = 16
+_C_EXCHANGE = _C_REFUSED + 16
+_C_END = _C_EXCHANGE + MOST_BUCKETS + 1
+_REFUSED_FOR = {reason: _C_REFUSED + at for at, reason in enumerate(REFUSALS)}
+assert len(REFUSALS) <= _C_EXCHANGE - _C_REFUSED
+assert _C_END * 8 <= _OWN_BYTES
 
 EMPTY, BOOTING, READY, DRAINING = range(4)
 """States that a worker publishes; *idle* and *busy* are READY without and with a running request."""
@@ -28,13 +39,23 @@ def cell_bytes(threads: int) -> int:
 class Cell:
     """A worker's place in shared memory; written only by it, cleared by the master after its death."""
 
-    __slots__ = ("_memory", "_words", "threads")
+    __slots__ = ("_bounds_ns", "_memory", "_words", "received", "threads")
 
-    def __init__(self, header: memoryview[int], memory: memoryview[int], threads: int, doorbell: int) -> None:
+    def __init__(
+        self,
+        header: memoryview[int],
+        memory: memoryview[int],
+        threads: int,
+        bounds_ns: Sequence[int],
+        doorbell: int,
+    ) -> None:
         self._memory = memory
         self._words = memory[:_OWN_BYTES].cast("Q")
+        self._bounds_ns = bounds_ns
+        self.received = self._words[_C_RECEIVED_BYTES : _C_RECEIVED_BYTES + 1]
+        """One word, the bytes received of requests: to be added to without a call, since each request does it."""
         self.threads = tuple(
-            ThreadCell(header, memory[start : start + THREAD_BYTES], doorbell)
+            ThreadCell(header, memory[start : start + THREAD_BYTES], bounds_ns, doorbell)
             for start in range(_OWN_BYTES, _OWN_BYTES + threads * THREAD_BYTES, THREAD_BYTES)
         )
 
@@ -51,11 +72,18 @@ class Cell:
         """Publish how many connections are open now."""
         self._words[_C_CONNECTIONS] = count
 
+    def census(self, reading: int, writing: int, awaiting: int) -> None:
+        """Publish how many of them read or write, or have a request that waits for a thread; the rest is idle or
+        runs."""
+        words = self._words
+        words[_C_READING], words[_C_WRITING], words[_C_AWAITING] = reading, writing, awaiting
+
     def add_accepted(self) -> None:
         self._words[_C_ACCEPTED] += 1
 
-    def add_refused(self) -> None:
-        self._words[_C_REFUSED] += 1
+    def add_refused(self, reason: str) -> None:
+        """Count a client that is not served, or no further, for one of ``REFUSALS``."""
+        self._words[_REFUSED_FOR[reason]] += 1
 
     def add_handed_over(self) -> None:
         self._words[_C_HANDED_OVER] += 1
@@ -63,12 +91,21 @@ class Cell:
     def add_adopted(self) -> None:
         self._words[_C_ADOPTED] += 1
 
+    def add_exchange(self, elapsed_ns: int) -> None:
+        """Count an exchange that took longer than the application; see ``ThreadCell.leave``."""
+        self._words[_C_EXCHANGE + bisect_left(self._bounds_ns, elapsed_ns)] += 1
+        self._words[_C_EXCHANGE_NS] += elapsed_ns
+
     def publish_memory(self, memory: Memory) -> None:
         self._words[_C_RSS_BYTES], self._words[_C_PSS_BYTES], self._words[_C_USS_BYTES] = memory
 
     def clear(self) -> None:
         """Make the cell ready for its next worker; only the master does this, after a death."""
         self._memory[:] = bytes(len(self._memory))
+
+    @property
+    def pid(self) -> int:
+        return self._words[_C_PID]
 
     @property
     def state(self) -> int:
@@ -81,11 +118,11 @@ class Cell:
     @property
     def waiting(self) -> int:
         """How many requests waited at the end of some turn of its loop; only a pool that scales has it written."""
-        return self._words[_C_WAITING]
+        return self._words[_C_BACKLOG]
 
     @waiting.setter
     def waiting(self, count: int) -> None:
-        self._words[_C_WAITING] = count
+        self._words[_C_BACKLOG] = count
 
     @property
     def memory(self) -> Memory | None:
@@ -93,18 +130,49 @@ class Cell:
         found = Memory(*self._words[_C_RSS_BYTES : _C_USS_BYTES + 1])
         return found if found.rss_bytes else None
 
+    @property
+    def requests(self) -> int:
+        """How many have ended; the same as in ``counts``, for less."""
+        return sum(thread.requests for thread in self.threads)
+
+    def connections_by_state(self) -> Connections:
+        """Return the open connections by state; what runs is as of now, the rest as of its loop's last turn."""
+        words = self._words
+        left = words[_C_CONNECTIONS]
+        running = min(left, sum(thread.is_running for thread in self.threads) + words[_C_AWAITING])
+        left -= running
+        reading = min(left, words[_C_READING])
+        left -= reading
+        writing = min(left, words[_C_WRITING])
+        return Connections(left - writing, reading, running, writing)
+
     def running(self) -> list[Running]:
         """Return the requests that run now, oldest first."""
         found = [request for index, thread in enumerate(self.threads) if (request := thread.running(index))]
         return sorted(found, key=lambda request: request.start_ns)
 
     def counts(self) -> Counts:
-        total = Counts(
-            accepted=self._words[_C_ACCEPTED],
-            refused=self._words[_C_REFUSED],
-            handed_over=self._words[_C_HANDED_OVER],
-            adopted=self._words[_C_ADOPTED],
-        )
+        total = self._own_counts()
         for thread in self.threads:
             total = total.plus(thread.counts())
         return total
+
+    def last_counts(self, now_ns: int) -> Counts:
+        """Return the counts of a worker that is dead by ``now_ns``, with what it did not come to count itself: the
+        request that it died of."""
+        total = self._own_counts()
+        for index, thread in enumerate(self.threads):
+            total = total.plus(thread.last_counts(index, now_ns))
+        return total
+
+    def _own_counts(self) -> Counts:
+        words = self._words[:_C_END].tolist()
+        return Counts(
+            accepted=words[_C_ACCEPTED],
+            handed_over=words[_C_HANDED_OVER],
+            adopted=words[_C_ADOPTED],
+            received_bytes=words[_C_RECEIVED_BYTES],
+            refused={reason: words[at] for reason, at in _REFUSED_FOR.items() if words[at]},
+            exchange=histogram(self._bounds_ns, words[_C_EXCHANGE:_C_END]),
+            exchange_ns=words[_C_EXCHANGE_NS],
+        )

@@ -13,7 +13,7 @@ import fcntl
 import socket
 import termios
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of what is said in the relay: workers of different versions of prefork may share one."""
 
 NUDGE = b"!"

@@ -17,14 +17,15 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prefork.cell import EMPTY, READY, Cell, cell_bytes
-from prefork.figures import Running
+from prefork.figures import BUCKETS_S, Running, bounds_ns
 from prefork.thread_cell import ASLEEP_WORD, THREAD_BYTES
 
 MAGIC = int.from_bytes(b"prefork\0", "little")
-FORMAT = 1
+FORMAT = 2
+"""Of this layout. Workers of another one cannot be adopted, see ``master.state``."""
 
 _HEADER_BYTES = 4096
 
@@ -32,6 +33,8 @@ _HEADER_BYTES = 4096
 _H_MAGIC, _H_FORMAT, _H_HEADER_BYTES, _H_CELL_BYTES, _H_CELLS, _H_THREAD_BYTES, _H_THREADS, _H_GENERATION = (
     range(8)
 )
+# How many bounds the latency histograms have, and these in nanoseconds.
+_H_BUCKETS, _H_BOUNDS_NS = 16, 17
 
 
 class Scoreboard:
@@ -48,18 +51,31 @@ class Scoreboard:
         if (self._header[_H_MAGIC], self._header[_H_FORMAT]) != (MAGIC, FORMAT):
             raise ValueError(f"descriptor {fd} holds no scoreboard of format {FORMAT}")
         self.generation = self._header[_H_GENERATION]
+        self.bounds_ns = tuple(self._header[_H_BOUNDS_NS : _H_BOUNDS_NS + self._header[_H_BUCKETS]])
+        """Upper bounds of the buckets of the latency histograms."""
         threads, size_bytes = self._header[_H_THREADS], self._header[_H_CELL_BYTES]
         self.cells = tuple(
-            Cell(self._header, memory[start : start + size_bytes], threads, doorbell)
+            Cell(self._header, memory[start : start + size_bytes], threads, self.bounds_ns, doorbell)
             for start in range(_HEADER_BYTES, _HEADER_BYTES + self._header[_H_CELLS] * size_bytes, size_bytes)
         )
 
     @classmethod
-    def create(cls, pool: str, generation: int, *, cells: int, threads: int, doorbell: int) -> Scoreboard:
+    def create(
+        cls,
+        pool: str,
+        generation: int,
+        *,
+        cells: int,
+        threads: int,
+        doorbell: int,
+        buckets_s: Sequence[float] = BUCKETS_S,
+    ) -> Scoreboard:
         """Make a sealed memfd with room for ``cells`` workers of ``threads`` application threads each.
 
-        ``doorbell`` is the master's eventfd. Untouched cells cost no memory.
+        ``doorbell`` is the master's eventfd. ``buckets_s``: upper bounds for the latency histograms. Untouched cells
+        cost no memory. Raises ``ValueError`` for bounds that cannot be.
         """
+        bounds = bounds_ns(buckets_s)
         size_bytes = cell_bytes(threads)
         fd = os.memfd_create(f"prefork-{pool}-{generation}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, _HEADER_BYTES + cells * size_bytes)
@@ -69,6 +85,9 @@ class Scoreboard:
             words[_H_HEADER_BYTES], words[_H_CELL_BYTES], words[_H_CELLS] = _HEADER_BYTES, size_bytes, cells
             words[_H_THREAD_BYTES], words[_H_THREADS] = THREAD_BYTES, threads
             words[_H_GENERATION] = generation
+            words[_H_BUCKETS] = len(bounds)
+            for at, bound in enumerate(bounds, _H_BOUNDS_NS):
+                words[at] = bound
             words[_H_MAGIC] = MAGIC
         return cls(fd, doorbell)
 

@@ -270,7 +270,7 @@ class Pool:
         now = monotonic()
         link = self._crew.let_go(worker)
         cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
-        counts = cell.counts()
+        counts = cell.last_counts(int(now * 1e9))
         self.totals = self.totals.plus(counts)
         cell.clear()
         oom = self._means.is_oom_kill(exit) and worker.state is not State.KILLED

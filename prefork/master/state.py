@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from prefork import __version__, channel, relay
+from prefork import __version__, channel, relay, scoreboard
 from prefork.config import Config
 from prefork.errors import PreforkError
 from prefork.master.activation import Activation, take_activation
@@ -24,7 +24,7 @@ from prefork.master.pool_terms import PoolRecord
 from prefork.master.request_watch import make_doorbell
 from prefork.records import Descriptor, build, descriptors, plain
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older version could not make sense of a newer one's state, or the other way round."""
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -61,13 +61,14 @@ class Belongings:
 
 @dataclass(frozen=True, slots=True)
 class Protocols:
-    """What molds and workers speak, who live on."""
+    """What molds and workers speak, and write, who live on."""
 
     channel: int
     relay: int
+    scoreboard: int
 
 
-PROTOCOLS = Protocols(channel.PROTOCOL, relay.PROTOCOL)
+PROTOCOLS = Protocols(channel.PROTOCOL, relay.PROTOCOL, scoreboard.FORMAT)
 
 
 @dataclass(frozen=True, slots=True)

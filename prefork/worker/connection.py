@@ -53,10 +53,13 @@ class Connection(Incoming):
             self.take_back()
         if self.body is not None:
             self.drop_body()
+        if self.unfinished_ns and self.output is None:
+            self.end_exchange()
         if self.gone:
             self.close()
         elif self.output is not None:
             self.state = _FLUSHING
+            self.server.has_census = True
             if self.request is not None:
                 self.request.head = _NO_HEAD if self.request.head.keep_alive else _LAST_HEAD
             self.watch(self._on_writable, select.EPOLLOUT)
@@ -71,11 +74,10 @@ class Connection(Incoming):
         if self.server.is_leaving:
             self.server.pass_on(self)
 
-    def refuse(self, status: int, reason: str, received: bytes) -> None:
-        """Answer without the application, then close. ``received``: the request, from its first byte."""
+    def refuse(self, status: int, reason: str, received: bytes, cause: str = "") -> None:
         server = self.server
         self.hold(b"")
-        server.complaints.note_refusal(self, status, reason)
+        server.complaints.note_refusal(self, status, reason, cause)
         try:
             self.write(server.gateway.refuse(status, reason, received, self.base))
         except ClientGone:
@@ -90,6 +92,8 @@ class Connection(Incoming):
         self.unwatch()
         self.server.forget(self)
         self.state = _CLOSED
+        if self.unfinished_ns:
+            self.end_exchange()
         self.drop_body()
         self.request = None
         self.whole = b""
@@ -158,13 +162,14 @@ class Connection(Incoming):
     def expire_head(self) -> None:
         self.on_readable(0)
         if self.state is _HEAD and self not in self.server.head.entries:
-            self.refuse(408, "the head of the request did not arrive in time", self.raw)
+            self.refuse(408, "the head of the request did not arrive in time", self.raw, "head-timeout")
 
     def expire_body(self) -> None:
         self.on_readable(0)
         if self.state is _BODY and self not in self.server.body.entries:
             assert self.body is not None
-            self.refuse(408, "the body of the request stopped arriving", self.body.head.request_line)
+            line = self.body.head.request_line
+            self.refuse(408, "the body of the request stopped arriving", line, "body-timeout")
 
     def expire_sending(self) -> None:
         self._on_writable(0)
@@ -214,6 +219,7 @@ class Connection(Incoming):
                 return
             else:
                 self.state = _WAITING
+                self.begin_exchange()
                 if server.sharing is not None:
                     server.sharing.thread_awaited()
             try:
@@ -252,7 +258,8 @@ class Connection(Incoming):
             self._tell_health(health, head, keep)
             return True
         if queueing is not None and (waited_s := queueing.excess_s(self, head)) is not None:
-            self.refuse(503, f"the request has waited for {waited_s:.1f} s for a worker", head.request_line)
+            reason = f"the request has waited for {waited_s:.1f} s for a worker"
+            self.refuse(503, reason, head.request_line, "queue-timeout")
             return True
         return False
 
@@ -264,6 +271,7 @@ class Connection(Incoming):
         except ClientGone:
             pass
         self.keep = keep
+        self.began_ns = 0
         self.finish()
 
     def _park(self) -> None:
@@ -305,6 +313,7 @@ class Connection(Incoming):
             self.close()
             return
         self.state = _LINGERING
+        self.server.has_census = True
         self.hold(b"")
         self.request = None
         self.watch(self.on_readable)

@@ -53,6 +53,13 @@ class Request:
 class Writer(Protocol):
     """The way back to the client."""
 
+    began_ns: int
+    """Not 0: the exchange takes longer than the application; see ``prefork.worker.outgoing``."""
+
+    def end_application(self, start_ns: int) -> None:
+        """Take note that the application is done with the request that was given to it at ``start_ns``: its exchange
+        is to be counted when it is over. To be called if ``began_ns`` is not 0."""
+
     def write(self, data: bytes | Sequence[bytes]) -> None:
         """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
 
@@ -87,8 +94,13 @@ class ThreadCell(Protocol):
     def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
         """Publish the request; return its start in monotonic ns."""
 
-    def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
-        """Count the request; return the elapsed ns."""
+    def leave(
+        self, method: str, status: int, start_ns: int, sent_bytes: int, has_exchange: bool = False
+    ) -> int:
+        """Count the request; return the elapsed ns. ``has_exchange``: its exchange takes longer, see ``Writer``."""
+
+    def end_slow(self, start_ns: int) -> None:
+        """Count the request as slow, if it was not yet."""
 
     def pulse(self) -> tuple[int, int]:
         """Return what is another value whenever a request has begun or ended; first the start of one that runs."""
@@ -103,8 +115,14 @@ class WatchedCell(ThreadCell, Protocol):
     def limits(self) -> tuple[int, int, int]:
         """Return start, deadline and slow instant as ``enter`` wrote them; the start is 0 if nothing runs."""
 
+    def identify(self, start_ns: int, request_id: str) -> None:
+        """Show the id of the request of this start."""
+
     def told(self, start_ns: int, again_ns: int) -> None:
         """Tell the master that the slow request of this start was reported, and when it will be again."""
+
+    def count_late(self, start_ns: int) -> None:
+        """Count that the deadline of the request of this start has passed."""
 
     def excuse(self, start_ns: int, by_ns: int) -> None:
         """Tell the master that the request of this start was suspended with its worker."""

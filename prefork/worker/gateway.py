@@ -120,12 +120,19 @@ class Gateway:
             # Before it counts as over, so that its deadline holds for the hook, too.
             told = 504 if is_answered else status
             self._finished(environ, told, response.sent_bytes, monotonic_ns() - start_ns)
-        if is_answered:
-            cell.leave(head.method, 504, start_ns, 0)
-            return False  # and has been recorded by then
-        elapsed_ns = cell.leave(head.method, status, start_ns, response.sent_bytes)
+        has_exchange = writer.began_ns != 0
+        sent_bytes = 0 if is_answered else response.sent_bytes
+        elapsed_ns = cell.leave(
+            head.method, 504 if is_answered else status, start_ns, sent_bytes, has_exchange
+        )
+        if has_exchange:
+            writer.end_application(start_ns)
         if elapsed_ns >= slow_ns > 0:
-            self._tell_end(response, status, elapsed_ns)
+            cell.end_slow(start_ns)
+            if not is_answered:
+                self._tell_end(response, status, elapsed_ns)
+        if is_answered:
+            return False  # and has been recorded by then
         if self._access is not None:
             entry = AccessEntry(
                 head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),

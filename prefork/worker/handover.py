@@ -54,6 +54,8 @@ class Handover(NamedTuple):
     """Size of the part of the body that is in a file, which is the second descriptor; then none of it is in ``raw``."""
     sent_at: float = 0.0
     """The instant (as above) at which it went into the relay."""
+    began_ns: int = 0
+    """When the first byte of its request was read, in ``time.monotonic_ns()``; 0 if none was."""
 
     @property
     def is_idle(self) -> bool:
@@ -73,6 +75,7 @@ class Handover(NamedTuple):
             self.due,
             self.spooled_bytes,
             self.sent_at,
+            self.began_ns,
         ]
         return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n" + self.raw
 
@@ -83,6 +86,6 @@ def decode(message: bytes) -> Handover:
     fields = json.loads(line)
     if fields[0] != PROTOCOL:
         raise ValueError(f"a connection was handed over in version {fields[0]!r}, this is {PROTOCOL}")
-    _, stage, family, local, client, peer, due, spooled_bytes, sent_at = fields
+    _, stage, family, local, client, peer, due, spooled_bytes, sent_at, began_ns = fields
     origin = Origin((local[0], local[1]), "" if client is None else tuple(client), peer)
-    return Handover(Stage(stage), origin, family, raw, due, spooled_bytes, sent_at)
+    return Handover(Stage(stage), origin, family, raw, due, spooled_bytes, sent_at, began_ns)

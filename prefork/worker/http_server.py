@@ -142,6 +142,8 @@ class HTTPServer(KeepingServer):
     def service_actions(self) -> None:
         if self._before_wait is not None:
             self._before_wait()
+        if self.has_census:
+            self.take_census()
 
     def process_request(self, request: Request, client_address: Connection) -> None:
         """Have the application answer the complete ``request``.

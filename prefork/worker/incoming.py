@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 from socket import MSG_DONTWAIT, socket
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from prefork.http.head import MEMO_BYTES, Head
@@ -48,6 +49,7 @@ class Incoming(Outgoing):
         "request",
         "server",
         "state",
+        "unfinished_ns",
         "watched",
         "whole",
     )
@@ -79,6 +81,8 @@ class Incoming(Outgoing):
         """The scoreboard cell of the thread that owns the connection while it is RUNNING."""
         self.keep = False
         """Is the connection to live on after the response that is under way?"""
+        self.unfinished_ns = 0
+        """When the exchange began that the application is done with, and that is to be counted when it is over."""
 
     def on_readable(self, events: int) -> None:
         """Receive once. Called by the loop, perhaps without cause."""
@@ -103,6 +107,7 @@ class Incoming(Outgoing):
 
     def _received(self, data: bytes) -> None:
         """Use what the socket gave; with TLS it is to be decrypted first."""
+        self.server.received[0] += len(data)
         if self.body is not None:
             self._receive_body(data)
         elif self.state is not _LINGERING:
@@ -152,6 +157,7 @@ class Incoming(Outgoing):
             self.server.queueing.forget(self)
         if self.state is not _HEAD:
             self.state = _HEAD
+            self.begin_exchange()
             self.watch(self.on_readable)
             self.server.head.start(self)
 
@@ -175,8 +181,26 @@ class Incoming(Outgoing):
         if server.queueing is not None:
             server.queueing.forget(self)
         self.state = _BODY
+        self.begin_exchange()
         self.watch(self.on_readable)
         self.server.body.start(self)
+
+    def begin_exchange(self) -> None:
+        """The request does not get to the application at once: it began with what was read now, if not before."""
+        self.server.has_census = True
+        if self.began_ns <= 0:
+            self.began_ns = monotonic_ns()
+
+    def end_application(self, start_ns: int) -> None:
+        """For its part as a ``Writer``."""
+        self.unfinished_ns = start_ns if self.began_ns < 0 else self.began_ns
+        self.began_ns = 0
+
+    def end_exchange(self) -> None:
+        """All of the response is in the kernel, or the client is gone."""
+        if self.unfinished_ns:
+            self.server.cell.add_exchange(monotonic_ns() - self.unfinished_ns)
+            self.unfinished_ns = 0
 
     def _will_wait(self) -> bool:
         """Will a request that is complete now wait for a thread?"""
@@ -246,8 +270,9 @@ class Incoming(Outgoing):
         """Answer a complete request. ``received``: all there is from its first byte on; empty if it came in parts."""
         raise NotImplementedError
 
-    def refuse(self, status: int, reason: str, received: bytes) -> None:
-        """Answer without the application, then close. ``received``: the request, from its first byte."""
+    def refuse(self, status: int, reason: str, received: bytes, cause: str = "") -> None:
+        """Answer without the application, then close. ``received``: the request, from its first byte. ``cause``: one
+        of ``figures.REFUSALS``, if the status does not tell which."""
         raise NotImplementedError
 
     def close(self) -> None:

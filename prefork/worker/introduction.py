@@ -47,6 +47,7 @@ class Introduction:
             self._refuse("it is not in proxy.trust")
             return
         self.go_on()
+        self.server.has_census = True
         self.server.introductions.start(self)
 
     # What is asked of it when it goes to another worker, or comes from one; see ``sharing``.

@@ -52,6 +52,10 @@ class KeepingServer(Server):
         self._quiet = False
         self.connections: dict[int, Connection | Introduction] = {}
         self.introductions = make(timeouts.head, Introduction.expire)
+        self.received = cell.received
+        self.has_census = False
+        """Is there a connection that neither is idle nor runs, or was there when that was last published? Such as most
+        never are; who makes one says so here."""
 
     def keep_no_more(self, *, private_only: bool = False) -> None:
         """Announce in every response from now on that its connection will close."""
@@ -76,9 +80,18 @@ class KeepingServer(Server):
                 connection.close()
         super().server_close()
 
+    def take_census(self) -> None:
+        """Publish how many connections do something else than being idle or running."""
+        reading = len(self.head.entries) + len(self.body.entries) + len(self.introductions.entries)
+        writing = len(self.sending.entries) + len(self.linger.entries)
+        awaiting = len(self.threads.waiting) if self.threads is not None else 0
+        self.cell.census(reading, writing, awaiting)
+        self.has_census = reading + writing + awaiting > 0
+
     def make_room(self) -> bool:
         """Close the connection that has been idle for the longest time."""
         for connection in self.keep_alive.entries:
+            self.cell.add_refused("connections")
             connection.close()
             return True
         return False

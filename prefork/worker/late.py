@@ -99,6 +99,7 @@ class LateRequests:
         server = self._server
         connection = response.writer
         assert isinstance(connection, Connection)
+        cell.count_late(start_ns)
         late = response.late = Late()
         answered = late.answer(response, lambda: self._answer(connection, response, start_ns))
         elapsed_ns = monotonic_ns() - start_ns
@@ -126,7 +127,11 @@ class LateRequests:
             self._hook(response.environ, stack, elapsed_ns)
         self._finish_readers(cell, start_ns)
         status = 504 if answered else response.encoded.code if response.encoded else 500
-        cell.leave(response.request.head.method, status, start_ns, response.sent_bytes)
+        began_ns = connection.began_ns
+        cell.leave(response.request.head.method, status, start_ns, response.sent_bytes, began_ns != 0)
+        if began_ns:
+            connection.end_application(start_ns)
+            connection.end_exchange()
         self._before_exit()
         os._exit(EXIT_STATUS)
 

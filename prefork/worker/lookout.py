@@ -98,6 +98,7 @@ class Lookout:
             return None
         if vigil.start_ns != start_ns:
             vigil.begin(start_ns)
+            cell.identify(start_ns, response.request_id)
         interval_ns = slow_ns and slow_ns - start_ns
         slow_ns = interval_ns and start_ns + interval_ns * vigil.intervals + vigil.excused_ns
         if vigil.is_late or not deadline_ns:

@@ -33,6 +33,8 @@ PATIENCE_S = 1.0
 """So long one client may hold up a worker; see docs/decisions/0009-slow-readers-without-room.md."""
 STEADY_BYTES_PER_S = 256 * 1024
 """Who takes so much does not use up patience."""
+WITH_APPLICATION = -1
+"""The exchange began when the application was called, and does not end with it."""
 _INT = struct.Struct("i")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -43,7 +45,17 @@ class Outgoing:
     All bytes leave by ``sock.send``, ``send_pieces`` and ``send_file``: what they are wrapped in is decided there.
     """
 
-    __slots__ = ("gone", "loan", "memory_bytes", "output", "patience_s", "send_timeout_s", "sock", "storage")
+    __slots__ = (
+        "began_ns",
+        "gone",
+        "loan",
+        "memory_bytes",
+        "output",
+        "patience_s",
+        "send_timeout_s",
+        "sock",
+        "storage",
+    )
 
     def __init__(
         self, sock: socket.socket, storage: Storage, memory_bytes: int, send_timeout_s: float
@@ -60,6 +72,9 @@ class Outgoing:
         """What is left of it, on this connection."""
         self.gone = False
         """Is the connection useless, because the client is gone or it was aborted?"""
+        self.began_ns = 0
+        """When the first byte of the request was read. 0 if it came at once and the application began with it: then
+        its exchange takes as long as that, unless something of the response was kept (``WITH_APPLICATION``)."""
 
     def write(self, data: bytes | Sequence[bytes]) -> None:
         """Send ``data`` (a sequence as if joined), keeping what the socket does not take.
@@ -107,6 +122,7 @@ class Outgoing:
             return
         if self.output is None:
             self.output = Pending(self.storage)
+        self.began_ns = self.began_ns or WITH_APPLICATION
         self.output.add(head, self.memory_bytes)
         self.output.add_file(copy, offset, count)
         self.flush()
@@ -246,6 +262,7 @@ class Outgoing:
         output = self.output
         if output is None:
             output = self.output = Pending(self.storage)
+            self.began_ns = self.began_ns or WITH_APPLICATION
         if start < len(data):
             output.add(data, self.memory_bytes, start)
         if output.is_over(self.memory_bytes):

@@ -47,7 +47,8 @@ def pack(connection: Connection | Introduction) -> tuple[Handover, list[int]] | 
         return None
     due = None if due == NEVER else due
     return Handover(
-        stage, connection.origin, int(connection.sock.family), raw, due, spooled_bytes, monotonic()
+        *(stage, connection.origin, int(connection.sock.family), raw, due, spooled_bytes, monotonic()),
+        began_ns=max(connection.began_ns, 0),
     ), fds
 
 
@@ -55,12 +56,14 @@ def resume(connection: Connection | Introduction, handover: Handover, spool: Spo
     """Go on where another worker has left off, with its deadline."""
     if isinstance(connection, Introduction):
         connection.wait()
-    elif handover.stage is Stage.BODY:
-        _resume_body(connection, handover.raw, spool)
-    elif handover.raw:
-        connection.receive_head(handover.raw)
     else:
-        connection.wait()
+        connection.began_ns = handover.began_ns
+        if handover.stage is Stage.BODY:
+            _resume_body(connection, handover.raw, spool)
+        elif handover.raw:
+            connection.receive_head(handover.raw)
+        else:
+            connection.wait()
     # Before another look: what comes with it has deadlines of its own.
     if handover.due is not None:
         connection.shorten(handover.due)

@@ -65,8 +65,7 @@ def watch_over(server: Server, pool: Pool, cell: Cell, ask: Callable[[str], bool
     recycle = pool.recycle
 
     def served() -> int:
-        counts = cell.counts()
-        return counts.requests if isinstance(server, HTTPServer) else counts.accepted
+        return cell.requests if isinstance(server, HTTPServer) else cell.counts().accepted
 
     made = Recycling(int(spread(recycle.requests, recycle.jitter)), served, ask, log)
     if recycle.lifetime:

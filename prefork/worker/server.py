@@ -281,7 +281,7 @@ class Server(Ends):
             if self.verify_request(request, client_address):
                 self.admit(request, client_address, source)
             else:
-                self.cell.add_refused()
+                self.cell.add_refused("application")
                 self.shutdown_request(request)
                 self.note_closed()
         except Exception:

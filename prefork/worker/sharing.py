@@ -152,6 +152,8 @@ class Sharing:
         """Do the loop's work while its thread is in the application; called by the steward, with the baton."""
         try:
             self._attend()
+            if self._server.has_census:
+                self._server.take_census()
         except Exception:
             self._server.handler_failed(-1)  # the steward lives on, as the loop does
 

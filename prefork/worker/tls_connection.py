@@ -61,6 +61,7 @@ class TlsConnection(Connection):
         """Has the socket taken anything since it was last asked?"""
 
     def start(self) -> None:
+        self.server.has_census = True
         self.server.head.start(self)
         self.on_readable(0)
         if self.state is State.HANDSHAKE and not self.watched:
@@ -137,7 +138,7 @@ class TlsConnection(Connection):
         if self._stream is None:
             if data[:1].isalpha():
                 self.server.head.stop(self, None)
-                self.refuse(400, "this port speaks TLS: the address begins with https://", data)
+                self.refuse(400, "this port speaks TLS: the address begins with https://", data, "tls")
                 return
             self._stream = TlsStream(self._context)
         try:

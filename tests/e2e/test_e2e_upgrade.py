@@ -128,8 +128,9 @@ REFUSED = {
     "syntax error": ({"master/supervisor.py": ("import os", "import os(")}, r"SyntaxError: "),
     "syntax error in the first stage": ({"first_stage.py": ("def main", "def (main")}, r"SyntaxError: "),
     "missing dependency": ({"cli/run.py": ("from prefork import mold", "import absent")}, "No module named 'absent'"),
-    "unknown state": ({"master/state.py": ("FORMAT = 1", "FORMAT = 2")}, "has format 1, and prefork 2.0 knows"),
+    "unknown state": ({"master/state.py": ("FORMAT = 2", "FORMAT = 3")}, "has format 2, and prefork 2.0 knows"),
     "another protocol": ({"channel.py": ("PROTOCOL = 1", "PROTOCOL = 2")}, "restart the server instead"),
+    "another scoreboard": ({"scoreboard.py": ("FORMAT = 2", "FORMAT = 3")}, "'scoreboard': 3}: restart the server"),
     "changed schema": ({"config/schema.py": (" server_header:", " banner:")}, "app.yaml:6:1: server_header: unknown"),
 }  # fmt: skip
 

@@ -42,6 +42,11 @@ class FakeWriter:
             raise ClientGone
         self.writes.append(data if isinstance(data, bytes) else b"".join(data))
 
+    began_ns = 0
+
+    def end_application(self, start_ns: int) -> None:
+        raise AssertionError(start_ns)
+
     def send_meanwhile(self) -> None:
         pass
 
@@ -57,9 +62,14 @@ class FakeCell:
         self.calls.append(("enter", request_line))
         return 5
 
-    def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
+    def leave(
+        self, method: str, status: int, start_ns: int, sent_bytes: int, has_exchange: bool = False
+    ) -> int:
         self.calls.append(("leave", method, status, start_ns, sent_bytes))
         return 1000
+
+    def end_slow(self, start_ns: int) -> None:
+        self.calls.append(("slow", start_ns))
 
 
 @dataclass

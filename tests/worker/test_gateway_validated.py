@@ -26,6 +26,8 @@ class Recorder:
     def write(self, data: bytes | tuple[bytes, ...]) -> None:
         self.sent += data if isinstance(data, bytes) else b"".join(data)
 
+    began_ns = 0
+
     def send_meanwhile(self) -> None:
         pass
 
@@ -35,7 +37,9 @@ class Recorder:
     def enter(self, request_line: bytes, deadline_ns: int = 0, slow_ns: int = 0) -> int:
         return 0
 
-    def leave(self, method: str, status: int, start_ns: int, sent_bytes: int) -> int:
+    def leave(
+        self, method: str, status: int, start_ns: int, sent_bytes: int, has_exchange: bool = False
+    ) -> int:
         return 0
 
 

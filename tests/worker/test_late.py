@@ -24,6 +24,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent = b""
         self.gone = False
+        self.began_ns = 0
 
     def write(self, data: Any) -> None:
         if self.gone:

@@ -30,7 +30,7 @@ class Watched:
         self.lookout = Lookout(self.cells, self._slow, self._overdue, self._failed)
 
     def begin(self, thread: int, name: str, deadline_s: int = 60, slow_s: int = 5) -> None:
-        self.cells[thread].current = SimpleNamespace(name=name)
+        self.cells[thread].current = SimpleNamespace(name=name, request_id=f"id-{name}")
         self.cells[thread].enter(name.encode(), deadline_s * SECOND_NS, slow_s * SECOND_NS)
 
     def end(self, thread: int) -> None:

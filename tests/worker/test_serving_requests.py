@@ -110,20 +110,27 @@ def test_continue_is_said_only_when_the_body_is_wanted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "status"),
+    ("request_bytes", "status", "cause"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET /" + b"x" * 9000, 414),
-        (b"GET / HTTP/1.1\r\nHost: t\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
-        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 500_000, 413),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed"),
+        (b"GET /" + b"x" * 9000, 414, "head-too-large"),
+        (b"GET / HTTP/1.1\r\nHost: t\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, "head-too-large"),
+        (
+            b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 500_000,
+            413,
+            "body-too-large",
+        ),
         (
             b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * 500_000,
             413,
+            "body-too-large",
         ),
-        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", 400, "malformed"),
     ],
 )
-def test_a_refusal_reaches_a_client_that_goes_on_sending(request_bytes: bytes, status: int) -> None:
+def test_a_refusal_reaches_a_client_that_goes_on_sending(
+    request_bytes: bytes, status: int, cause: str
+) -> None:
     with serving(echo) as server:
         client = server.connect()
         client.send(request_bytes)
@@ -134,7 +141,7 @@ def test_a_refusal_reaches_a_client_that_goes_on_sending(request_bytes: bytes, s
         (line,) = server.log.named("request-refused")
         assert str(status) in line
         assert str(client.sock.getsockname()[1]) in line
-        assert server.server.cell.counts().refused == 1
+        assert server.server.cell.counts().refused == {cause: 1}
         client.close()
         eventually(lambda: server.server.open_connections == 0)
 

@@ -54,9 +54,10 @@ def test_a_stopped_reader_is_cut_at_the_send_deadline(limit: int) -> None:
         stopped.send(b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n")
         eventually(lambda: server.server.cell.counts().accepted == 1 and server.server.open_connections == 0)
         assert stopped.reset()
+        eventually(lambda: server.server.cell.counts().refused == {"slow-reader": 1})  # a turn later
+        eventually(lambda: bool(server.log.named("slow-reader-cut")))
         [line] = server.log.named("slow-reader-cut")
         assert "took nothing for 0.2 s" in line
-        assert server.server.cell.counts().refused == 1
 
 
 def test_without_room_a_stopped_reader_does_not_hold_up_the_worker() -> None:
