@@ -44,6 +44,9 @@ MOST_BUCKETS = 24
 OVER_NS = 1 << 62
 """Stands for the bound of the last bucket, that has none."""
 
+MOST = 1 << 53
+"""No counter and no size is that large; JSON's numbers are exact up to here."""
+
 Tally = Mapping[str, int]
 Histogram = Mapping[int, int]
 """How many took at most so many nanoseconds, and more than the next smaller bound. Only what is not zero."""
@@ -127,6 +130,15 @@ class Counts(NamedTuple):
 
     def plus(self, other: Counts) -> Counts:
         return Counts(*map(_sum, self, other))
+
+    def is_credible(self) -> bool:
+        """Could these be counted, or is it nonsense that somebody has written into the scoreboard?"""
+        times_ns = self.application_ns, self.exchange_ns
+        return max(times_ns) < OVER_NS and all(map(_is_small, self._replace(application_ns=0, exchange_ns=0)))
+
+
+def _is_small(value: Any) -> bool:
+    return value < MOST if isinstance(value, int) else all(map(_is_small, value.values()))
 
 
 def _sum(mine: Any, theirs: Any) -> Any:

@@ -12,16 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prefork.cell import DRAINING, Cell
-from prefork.figures import Counts, Running
+from prefork.figures import BUCKETS_S, MOST, Connections, Counts, Running, bounds_ns, in_buckets
 from prefork.listen_queue import Queue, queues
 from prefork.process import cpu_time_ns
 from prefork.records import build
 
 FORMAT = 1
 """Raised when a reader of an older one could not make sense of it."""
-
-MOST = 1 << 53
-"""No counter and no size is that large; JSON's numbers are exact up to here."""
 
 _QUERY = re.compile(r"\?\S*")
 _VERSION = re.compile(r" HTTP/[0-9.]*\Z")
@@ -38,6 +35,9 @@ class Board(Protocol):
 
     @property
     def cells(self) -> Cells: ...
+
+    @property
+    def bounds_ns(self) -> Sequence[int]: ...
 
 
 Boards = Mapping[tuple[str, int], Board]
@@ -79,7 +79,7 @@ def without_queries(text: str) -> str:
 def counts_of(cell: Cell) -> Counts:
     """Return what a worker has counted; nothing at all if that cannot be, for it has written into its cell."""
     counts = cell.counts()
-    return counts if all(value < MOST for value in counts) else Counts()
+    return counts if counts.is_credible() else Counts()
 
 
 def _pool(
@@ -91,17 +91,20 @@ def _pool(
     show_queries: bool,
 ) -> dict[str, Any]:
     total = build(Counts, pool["totals"])
+    connections = Connections()
     workers = []
     for worker in pool["workers"]:
         cell = _cell(boards.get((name, worker["generation"])), worker["cell"])
         counts = None if cell is None else counts_of(cell)
-        total = total if counts is None else total.plus(counts)
+        if cell is not None and counts is not None:
+            total = total.plus(counts)
+            connections = connections.plus(_credible_states(cell))
         workers.append(_worker(worker, cell, counts, now, show_queries))
     return {
         **{key: pool[key] for key in ("workers_wanted", "bounds", "threads")},
         **_counters(total),
-        "connections": dict.fromkeys(("idle", "reading", "running", "writing")),
-        "latency": None,
+        "connections": connections._asdict(),
+        "latency": _latency(total, _bounds_ns(name, pool, boards)),
         **{key: pool[key] for key in ("spawned", "deaths", "generations")},
         "listeners": [_listener(listener, depths) for listener in pool["listeners"]],
         "workers": workers,
@@ -115,13 +118,34 @@ def _counters(counts: Counts) -> dict[str, Any]:
         "accepted": counts.accepted,
         "handed_over": counts.handed_over,
         "adopted": counts.adopted,
-        "slow": None,
-        "deadlines": None,
-        "received_bytes": None,
+        "slow": counts.slow,
+        "deadlines": counts.deadlines,
+        "received_bytes": counts.received_bytes,
         "sent_bytes": counts.sent_bytes,
-        "by_method": {},
-        "refused": {},
+        "by_method": {method: dict(classes) for method, classes in counts.by_method.items()},
+        "refused": dict(counts.refused),
     }
+
+
+def _latency(counts: Counts, bounds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "bounds_s": [bound / 1e9 for bound in bounds],
+        "application": in_buckets(counts.application, bounds),
+        "application_sum_s": round(counts.application_ns / 1e9, 6),
+        "exchange": in_buckets(counts.exchange, bounds),
+        "exchange_sum_s": round(counts.exchange_ns / 1e9, 6),
+    }
+
+
+def _bounds_ns(name: str, pool: Mapping[str, Any], boards: Boards) -> Sequence[int]:
+    """Return the bounds of the newest generation."""
+    found = [boards[name, number] for number in sorted(pool["generations"]) if (name, number) in boards]
+    return found[-1].bounds_ns if found else bounds_ns(BUCKETS_S)
+
+
+def _credible_states(cell: Cell) -> Connections:
+    states = cell.connections_by_state()
+    return states if sum(states) < MOST else Connections()
 
 
 def _worker(
@@ -163,10 +187,10 @@ def _request(request: Running, now: float, show_queries: bool) -> dict[str, Any]
     return {
         "method": method,
         "target": target if show_queries else without_queries(target),
-        "request_id": None,
+        "request_id": request.request_id or None,
         "thread": request.thread,
         "elapsed_s": round(max(0, now_ns - request.start_ns) / 1e9, 3),
-        "slow": 0 < request.slow_ns <= now_ns,
+        "slow": 0 < request.slow_from_ns <= now_ns,
     }
 
 

@@ -5,7 +5,7 @@ Runs in the master.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefork.config import Pool as PoolConfig
@@ -56,6 +56,7 @@ class Generation:
         doorbell: int,
         relay: Relay,
         tls: Contexts,
+        buckets_s: Sequence[float],
     ) -> Generation:
         """Make its shared memory; no process yet."""
         most = config.workers.max if isinstance(config.workers, WorkerRange) else wanted
@@ -65,6 +66,7 @@ class Generation:
             cells=2 * most + SPARE_CELLS,
             threads=config.threads,
             doorbell=doorbell,
+            buckets_s=buckets_s,
         )
         return cls(number, config, wanted, listeners, scoreboard, relay, tls)
 

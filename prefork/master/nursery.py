@@ -43,6 +43,7 @@ class Nursery:
         log: Log,
         requests: RequestWatch,
         mold_main: MoldMain,
+        buckets_s: Sequence[float],
     ) -> None:
         """``lifeline`` is the end that children watch."""
         self._server = server
@@ -50,6 +51,7 @@ class Nursery:
         self._log = log
         self._requests = requests
         self._mold_main = mold_main
+        self._buckets_s = buckets_s
         self._room_for_connections = 0
         """The most connections of a worker that the limit of open files was raised for; a limit that an operator
         lowers meanwhile stays."""
@@ -94,6 +96,7 @@ class Nursery:
             doorbell=self._requests.doorbell,
             relay=pool.relay if pool is not None else Relay.make(),
             tls=contexts,
+            buckets_s=self._buckets_s,
         )
         self._requests.adopt(made.scoreboard)
         if pool is None:
