@@ -69,10 +69,8 @@ FLAGS = (
     Flag(("-g", "--group"), "GROUP", "group"),
     Flag(("-m", "--umask"), "MODE", "umask", _octal),
     Flag(("--forwarded-allow-ips",), "ADDRESSES", "proxy.trust", _trusted),
+    Flag(("--statsd-host",), "ADDRESS", "statsd.address"),
 )
-
-LATER = ("--statsd-host",)
-"""Flags with a value whose key comes with a later version; ``--reload`` is the one without a value."""
 
 REFUSED: Mapping[str, str] = {
     "daemon": "prefork stays in the foreground; let systemd or a container run it, or use nohup prefork … &",
@@ -97,8 +95,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--worker-tmp-dir", help=hidden)
     group.add_argument("-D", "--daemon", action="store_true", help=hidden)
     group.add_argument("--reload", action="store_true", dest="reload_on_change", help=hidden)
-    for name in LATER:
-        group.add_argument(name, help=hidden)
 
 
 def reference() -> str:
@@ -144,9 +140,6 @@ def notes(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _refuse(given: Mapping[str, object]) -> None:
-    for name in LATER:
-        if name.removeprefix("--").replace("-", "_") in given:
-            raise UsageError(f"{name}: not available in this version yet; leave it out")
     for dest, reason in REFUSED.items():
         if dest in given:
             flag = "--reload" if dest == "reload_on_change" else f"--{dest}"

@@ -43,5 +43,5 @@ def _supervisor(fd: int, words: Sequence[str]) -> Supervisor:
     record = state.read(fd)
     invocation = arguments.read(words, os.environ)
     import_for_tls(record.config)
-    logs = Logs(record.started_with.log, files=record.log_files)
+    logs = Logs(record.started_with.log, record.started_with.statsd, files=record.log_files)
     return Supervisor.adopt(record, invocation.load, mold_main, logs)

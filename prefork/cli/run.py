@@ -20,7 +20,7 @@ def run(invocation: Invocation) -> int:
     """Serve in the foreground; return the exit status. Raise PreforkError when it cannot start."""
     config = invocation.load().config
     import_for_tls(config)
-    logs = Logs(config.log)
+    logs = Logs(config.log, config.statsd)
     return Supervisor(config, Belongings.take(), invocation.load, mold_main, logs).run()
 
 

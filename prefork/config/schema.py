@@ -249,6 +249,24 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Statsd:
+    """A daemon that collects figures."""
+
+    address: str = key(
+        REQUIRED,
+        Text(
+            "host:port, [v6]:port or unix:PATH",
+            r"unix:/[^\0]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?",
+        ),
+        "Where to send to, by UDP or to a unix socket; the port is 8125 when unset.",
+    )
+    prefix: str = key(
+        "", Text("a name", r"[A-Za-z0-9_.-]*"), "What each name begins with, before `.gunicorn.`."
+    )
+    tags: Mapping[str, str] = key({}, MapOf(_LINE), "Tags of each figure, as DogStatsD has them.")
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole config: what concerns the server, and its pools."""
 
@@ -271,8 +289,11 @@ class Config:
         "The socket that commands such as `prefork status` speak to: [where auto puts it](control.md).",
         on_reload=False,
     )
+    statsd: Statsd | None = key(
+        None, Section(Statsd), "Figures of each request by statsd, as gunicorn sends them.", on_reload=False
+    )
     files: tuple[str, ...] = ()
     digest: str = ""
     secrets: frozenset[str] = frozenset()
     """Paths of values that came from files: not to be shown."""
-    LATER: ClassVar = ("statsd", "dev")
+    LATER: ClassVar = ("dev",)

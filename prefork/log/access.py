@@ -11,12 +11,39 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from types import MappingProxyType
+from typing import Protocol
 
 from prefork.log.access_format import AccessEntry, Formatter, compile_access_format, compile_access_json
 from prefork.log.destination import Sink
 from prefork.log.log import Log
 from prefork.log.redact import query_redactor
 from prefork.log.turn import Turn, call_after_fork
+
+
+class Recorder(Protocol):
+    """Is told of each request that is over: an ``AccessLog``, or ``statsd.Statsd``."""
+
+    def record(self, entry: AccessEntry) -> None:
+        """Note a request that is over; any thread may do that."""
+
+    def flush(self) -> None:
+        """Write what was recorded; the serve loop does so before it waits."""
+
+
+class Recorders:
+    """Several recorders as one."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def record(self, entry: AccessEntry) -> None:
+        for recorder in self._recorders:
+            recorder.record(entry)
+
+    def flush(self) -> None:
+        for recorder in self._recorders:
+            recorder.flush()
+
 
 BUFFERED_LINES = 64
 """Lines that are written without waiting for the serve loop."""

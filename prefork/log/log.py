@@ -26,7 +26,8 @@ class Log:
     """Writes events to a destination, with the identity of a process or worker on each.
 
     ``event`` is one of ``events.EVENTS``, ``message`` a sentence that says all to a person; ``fields`` are for
-    machines, and a field of several lines (``traceback``) is shown in text too.
+    machines, and a field of several lines (``traceback``) is shown in text too. ``counted`` is called with the level of
+    each that is a warning or worse, with ``exception`` for those of the application.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Log:
         fields: Mapping[str, object] = MappingProxyType({}),
         rename: Mapping[str, str] = MappingProxyType({}),
         redact_query: Collection[str] = (),
+        counted: Callable[[str], None] | None = None,
     ) -> None:
         self.destination = destination
         self._threshold = LEVELS[level]
         self._format: Callable[[Event], str] = JsonFormat(fields, rename) if format == "json" else to_text
         # Here, so that no caller who puts a request's target into a message has to think of it.
         self._redact = query_redactor(redact_query) if redact_query else None
+        self._counted = counted
         self._identity = ""
         self._bound: Mapping[str, object] = {}
 
@@ -78,6 +81,8 @@ class Log:
         """Write one event if its level is at or above that of the log."""
         if LEVELS[level] < self._threshold:
             return
+        if self._counted and LEVELS[level] >= LEVELS["warning"]:
+            self._counted("exception" if event == "request-failed" else level)
         fields = {**self._bound, **fields}
         if redact := self._redact:
             message = redact(message)

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from prefork.errors import ConfigError
-from prefork.log.access import AccessLog
+from prefork.log.access import AccessLog, Recorder, Recorders
 from prefork.log.destination import Destination, Sink
 from prefork.log.journal import open_journal
 from prefork.log.log import Log
+from prefork.log.statsd import Statsd, StatsdSettings
 from prefork.log.syslog import open_syslog
 
 
@@ -62,7 +63,12 @@ class Logs:
     """
 
     def __init__(
-        self, settings: LogSettings, *, slow_s: float = 0.0, files: Mapping[str, int] = MappingProxyType({})
+        self,
+        settings: LogSettings,
+        statsd: StatsdSettings | None = None,
+        *,
+        slow_s: float = 0.0,
+        files: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """Open the destinations. Raises ``ConfigError``.
 
@@ -76,6 +82,7 @@ class Logs:
                 return open_syslog(where.removeprefix("syslog:"), key)
             return Destination.adopt(files[key], where) if key in files else Destination.open(where, key)
 
+        self.statsd = None if statsd is None else Statsd(statsd)
         destination = open_destination(settings.to, "log.to")
         self.log = Log(
             destination,
@@ -84,6 +91,7 @@ class Logs:
             fields=settings.fields,
             rename=settings.rename,
             redact_query=settings.redact_query,
+            counted=None if self.statsd is None else self.statsd.count_logged,
         ).bind(f"master pid {os.getpid()}", pid=os.getpid())
         self.access: AccessLog | None = None
         self.capture_output = settings.capture_output
@@ -112,6 +120,13 @@ class Logs:
             if opened.warning:
                 self.log.warning("log-destination", opened.warning)
 
+    @property
+    def recorder(self) -> Recorder | None:
+        """What is told of each request, None if nothing is."""
+        if self.access is None or self.statsd is None:
+            return self.access or self.statsd
+        return Recorders(self.access, self.statsd)
+
     def bind(self, identity: str, /, *, slow_s: float | None = None, **fields: object) -> Logs:
         """Return the logs of a process, which put its identity on each line; see ``Log.bind``.
 
@@ -125,7 +140,8 @@ class Logs:
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors that a child must keep."""
-        return tuple(fd for destination in self._destinations for fd in destination.fds)
+        fds = tuple(fd for destination in self._destinations for fd in destination.fds)
+        return fds if self.statsd is None else (*fds, self.statsd.fd)
 
     @property
     def files(self) -> dict[str, int]:
@@ -153,6 +169,8 @@ class Logs:
 
     def flush(self, timeout_s: float = 1.0) -> None:
         """Write what is left, for the end of a process; wait no longer than this for each destination."""
+        if self.statsd is not None:
+            self.statsd.flush()
         if self.access is not None:
             self.access.flush()
             self.log.report_lost(self.access.destination.flush(timeout_s), "access log")

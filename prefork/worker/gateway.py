@@ -15,7 +15,7 @@ from typing import Any
 from prefork.http.response import EncodedHead, HeadEncoder, connection_line, own_response
 from prefork.http.sender import REQUEST_ID_KEY
 from prefork.http.target import readable_line
-from prefork.log.access import AccessLog
+from prefork.log.access import Recorder
 from prefork.log.access_format import AccessEntry
 from prefork.log.log import Log
 from prefork.log.stream import ErrorStream
@@ -45,7 +45,7 @@ class Gateway:
         app: Application,
         *,
         log: Log,
-        access: AccessLog | None = None,
+        recorder: Recorder | None = None,
         multithread: bool = False,
         root_path: str = "",
         server_header: str | None = "prefork",
@@ -61,7 +61,7 @@ class Gateway:
         self._limits = limits or TimeLimits(0, 0)
         self._deadline_ns, self._slow_ns = self._limits.default
         self._cells = cells
-        self._access = access
+        self._recorder = recorder
         self.encoder = HeadEncoder()
         self.responds_with_id = responds_with_id
         self._request_ids = request_ids()
@@ -133,7 +133,7 @@ class Gateway:
                 self._tell_end(response, status, elapsed_ns)
         if is_answered:
             return False  # and has been recorded by then
-        if self._access is not None:
+        if self._recorder is not None:
             entry = AccessEntry(
                 head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),
                 head.method,
@@ -147,7 +147,7 @@ class Gateway:
                 response.headers,
                 environ.get("REMOTE_USER", ""),
             )
-            self._access.record(entry)
+            self._recorder.record(entry)
         return response.keep_alive
 
     def extend_deadline(self, seconds: float) -> None:
@@ -180,12 +180,12 @@ class Gateway:
         head_bytes = answer.index(b"\r\n\r\n") + 4
         if method == "HEAD":
             answer = answer[:head_bytes]
-        if self._access is not None:
+        if self._recorder is not None:
             sent_bytes = len(answer) - head_bytes
             entry = AccessEntry(
                 base["REMOTE_ADDR"], method, target, protocol, status, sent_bytes, time(), elapsed_ns=0
             )
-            self._access.record(entry)
+            self._recorder.record(entry)
         return answer
 
     def server_lines(self, encoded: EncodedHead | None) -> bytes:
@@ -212,7 +212,7 @@ class Gateway:
         head_bytes = answer.index(b"\r\n\r\n") + 4
         if head.method == "HEAD":
             answer = answer[:head_bytes]
-        if self._access is not None:
+        if self._recorder is not None:
             elapsed_ns = monotonic_ns() - start_ns
             entry = AccessEntry(
                 head.environ.get("REMOTE_ADDR", request.base["REMOTE_ADDR"]),
@@ -225,7 +225,7 @@ class Gateway:
                 elapsed_ns,
                 response.environ,
             )
-            self._access.record(entry)
+            self._recorder.record(entry)
         return answer
 
     def _strip_root(self, environ: Environ) -> None:

@@ -69,10 +69,11 @@ def make_server(
             )
     if not callable(app):
         raise ApplicationError(f"cannot use {pool.app}: {app!r} cannot be called")
+    recorder = logs.recorder
     gateway = Gateway(
         app,
         log=log,
-        access=logs.access,
+        recorder=recorder,
         multithread=pool.threads > 1,
         root_path=pool.root_path,
         server_header=pool.server_header,
@@ -95,7 +96,7 @@ def make_server(
         introduced=[listener.fd for listener in heritage.listeners if listener.proxy_protocol],
         health=Health(pool.health.live, pool.health.ready) if pool.health.live or pool.health.ready else None,
         queueing=Queueing(pool.timeouts.queue) if pool.timeouts.queue else None,
-        before_wait=logs.access.flush if logs.access is not None else None,
+        before_wait=recorder.flush if recorder is not None else None,
     )
 
 

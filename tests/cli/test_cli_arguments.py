@@ -80,7 +80,6 @@ def test_a_bare_word_near_a_command_is_a_module_when_there_is_one(folder: Path) 
         ("-D a:b", "--daemon: prefork stays in the foreground"),
         ("--reload a:b", "--reload: not available in this version yet"),
         ("--max-requests-jitter 100 a:b", "--max-requests-jitter: give --max-requests too"),
-        ("--statsd-host x a:b", "--statsd-host: not available in this version yet"),
         ("-e SECRET a:b", '--env: expected NAME=VALUE, got "SECRET"'),
         ("-m rw a:b", "--umask: expected a number"),
         ("--backlog 64 a:b", "--backlog: give the address too"),

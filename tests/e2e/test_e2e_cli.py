@@ -150,7 +150,6 @@ def test_schema_is_one_and_accepts_the_example(tmp_path: Path) -> None:
         ("-k gevent myapp:app", "--worker-class gevent: prefork has one kind of worker"),
         ("-D myapp:app", "--daemon: prefork stays in the foreground; let systemd or a container run it"),
         ("-c gunicorn.conf.py", "-c gunicorn.conf.py: prefork reads YAML, not Python"),
-        ("--statsd-host x myapp:app", "--statsd-host: not available in this version yet"),
         ("--max-request 5 myapp:app", 'unknown option --max-request; did you mean "--max-requests"?'),
         ("chekc", '"chekc" is neither a command nor a module; did you mean "check"?'),
         ("reload", "reload: not available in this version; use kill -HUP PID"),

@@ -473,3 +473,26 @@ def test_syslog_gets_the_events_of_master_and_workers_and_the_access_log(server:
         wait_for_message(r'<30>.* prefork\[\d+\]: 127\.0\.0\.1 .*"GET /seen HTTP/1\.1" 200 ')
         assert server.stop() == 0
         assert any("ready after" in message for message in messages)
+
+
+@pytest.mark.parametrize("more", ["", "log: {access: off}\n"])
+def test_statsd_gets_each_request(server: Server, more: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(30)
+        port = daemon.getsockname()[1]
+        server.serve(
+            f"app: myapp\nlisten: 127.0.0.1:0\nworkers: 2\nstatsd: {{address: '127.0.0.1:{port}'}}\n{more}",
+            APP,
+        )
+        for status in (200, 200, 404):
+            assert server.get(f"/{status}")[0] == status
+        assert server.get("/raise")[0] == 500
+        server.exchange(b"GET / HTTP/1.1\r\n\r\n")  # refused: no Host
+        figures: list[str] = []
+        while sum(line.startswith("gunicorn.requests:1|c") for line in figures) < 5:
+            figures += daemon.recv(1 << 16).decode().splitlines()
+        for status, count in ((200, 2), (404, 1), (500, 1), (400, 1)):
+            assert figures.count(f"gunicorn.request.status.{status}:1|c") == count
+        assert "gunicorn.log.exception:1|c" in figures
+        assert server.stop() == 0

@@ -609,7 +609,7 @@ def test_access_entry() -> None:
         start_response("404 Not Found", [("X-A", "b")])
         return [b"gone"]
 
-    call(app, access=FakeAccess())
+    call(app, recorder=FakeAccess())
     [entry] = entries
     assert (entry.remote_addr, entry.method, entry.target, entry.protocol) == (
         "10.0.0.2",
