@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import traceback
+import warnings
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -16,3 +20,22 @@ from pki import Pki
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     """Keys and certificates."""
     return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Drop what a failed test has left open, silently: else a later one is blamed for what its frames held."""
+    report = yield
+    if report.failed and call.excinfo is not None and not item.config.getoption("usepdb"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            error: BaseException | None = call.excinfo.value
+            while error is not None:
+                traceback.clear_frames(error.__traceback__)
+                for frame, _ in traceback.walk_tb(error.__traceback__):
+                    frame.f_locals  # noqa: B018  # the copy that pytest has asked for: it is brought up to date
+                error = error.__context__
+            gc.collect()
+    return report

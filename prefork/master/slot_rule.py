@@ -5,7 +5,7 @@ Pure. Runs in the master. ``slots.py`` says what events change; after each of th
 A pool has ``wanted`` slots. A worker fills its slot while it is of the plan's generation, is not leaving, and
 has not been told to go. All that makes workers change places is one rule:
 
-- a slot that nobody fills gets a worker (after its back-off);
+- a slot that nobody fills gets a worker (after its back-off); an empty one first, then that of the oldest;
 - a worker that should go (of another generation, leaving, or of a slot that is no longer wanted) is retired
   when its slot is filled by one that is *ready*. While a reload is not committed nobody is retired before the
   gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
@@ -122,7 +122,7 @@ class Slots:
         allowance = peak + self.plan.batch - len(self.workers)
         held_back = max(0, self.plan.batch - leavers_at_once(self.wanted))
         most = min(self.plan.cells, 2 * peak + self.plan.batch + MOST_STUCK)
-        for index in range(self.wanted):
+        for index in self._by_age():
             if len(self.workers) >= most:
                 break
             occupants = list(self._in_slot(index))
@@ -137,6 +137,17 @@ class Slots:
             allowance -= 1
             actions.append(Spawn(self._new_worker(index, now)))
         return actions
+
+    def _by_age(self) -> list[int]:
+        """Return the slots, first those without a worker that may stay on, then by the age of theirs.
+
+        Thus every leaver has its turn: a slot whose workers are soon due again does not go before an older one.
+        """
+        oldest: dict[int, int] = {}
+        for worker in self.workers.values():
+            if worker.state in ACTIVE:
+                oldest[worker.slot] = min(worker.id, oldest.get(worker.slot, worker.id))
+        return sorted(range(self.wanted), key=lambda index: oldest.get(index, 0))
 
     def _retire_replaced(self, now: float) -> list[Action]:
         actions: list[Action] = []

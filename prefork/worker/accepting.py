@@ -97,7 +97,8 @@ class Acceptor:
                 # Before what comes from listeners: its request has waited already.
                 self.taken.appendleft((*source.accept(), source))
             else:
-                self.taken.append((*self._get_request(source), source))
+                sock, address = self._get_request(source)
+                self.taken.append((sock, address, source))
         except (BlockingIOError, ConnectionAbortedError):
             # A sibling was faster, or the client has given up.
             return False

@@ -97,8 +97,10 @@ class Connection(Incoming):
         self.drop_body()
         self.request = None
         self.whole = b""
-        self.hold(b"")
-        self.drop_output()
+        if self.raw:
+            self.hold(b"")
+        if self.output is not None:
+            self.drop_output()
         self.sock.close()
 
     # What is asked of it when it goes to another worker, or comes from one; see ``sharing``.

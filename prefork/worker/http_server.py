@@ -20,6 +20,7 @@ from prefork.worker.accepting import Source
 from prefork.worker.background import BackgroundSender
 from prefork.worker.complaints import Complaints
 from prefork.worker.connection import Connection
+from prefork.worker.connection_state import State
 from prefork.worker.entrance import Entrance, entrances
 from prefork.worker.exchange import ClientGone, Request, ThreadCell
 from prefork.worker.gateway import Gateway
@@ -279,15 +280,9 @@ class HTTPServer(KeepingServer):
     def forget(self, connection: Connection | Introduction) -> None:
         """Drop all that is known of a connection that is about to be closed."""
         if isinstance(connection, Connection):
-            for queue in (
-                self.keep_alive,
-                self.head,
-                self.body,
-                self.sending,
-                self.linger,
-                self.quiet,
-            ):
-                queue.stop(connection, None)
+            if connection.state is not State.RUNNING:  # what runs waits for nothing of the client
+                for queue in (self.keep_alive, self.head, self.body, self.sending, self.linger, self.quiet):
+                    queue.stop(connection, None)
             if self.queueing is not None:
                 self.queueing.forget(connection)
         del self.connections[connection.fd]

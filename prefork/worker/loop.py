@@ -81,6 +81,7 @@ class Loop:
         due = nearest(self._queues)
         if due == NEVER:
             events = self.epoll.poll(None, MOST_EVENTS)
+            self._overdue = False
         elif (timeout_s := due - monotonic()) > 0:
             events = self.epoll.poll(timeout_s, MOST_EVENTS)
             # What becomes due while the events are handled is seen by the next wait.

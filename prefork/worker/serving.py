@@ -5,8 +5,6 @@ Runs only in a worker.
 
 from __future__ import annotations
 
-import socket
-
 from prefork.cell import Cell
 from prefork.config import Pool, WorkerRange
 from prefork.contexts import Contexts
@@ -18,6 +16,7 @@ from prefork.timelimits import TimeLimits
 from prefork.worker.gateway import Gateway
 from prefork.worker.health import Health
 from prefork.worker.http_server import HTTPServer
+from prefork.worker.listening import ListeningSocket
 from prefork.worker.queueing import Queueing
 from prefork.worker.request_hooks import RequestHooks
 from prefork.worker.server import Server
@@ -41,7 +40,7 @@ def make_server(
     A subclass of ``HTTPServer`` names its WSGI callable in the class attribute ``application``.
     Raises ``ApplicationError``.
     """
-    listeners = [socket.socket(fileno=listener.fd) for listener in heritage.listeners]
+    listeners = [ListeningSocket(listener.fd) for listener in heritage.listeners]
     if isinstance(app, type) and issubclass(app, Server) and not issubclass(app, HTTPServer):
         if isinstance(pool.workers, WorkerRange):
             raise ApplicationError(

@@ -31,6 +31,8 @@ def app(environ, start_response):
 """
 
 UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG")
+"""A prefix without which a measured process saves what it has seen when it ends: for tests that start hundreds, or
+that others repeat with less load."""
 AS_NOBODY = (*UNMEASURED, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 """A prefix with which root starts a command as a user without rights, who cannot write a measurement either."""
 
@@ -78,13 +80,17 @@ def title(pid: int) -> str:
 
 def children(pid: int) -> list[int]:
     """Return the pids of the direct children of a process, zombies too."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = stat_fields(int(entry))
-            if fields is not None and int(fields[1]) == pid:
-                found.append(int(entry))
-    return sorted(found)
+    return all_children().get(pid, [])
+
+
+def all_children() -> dict[int, list[int]]:
+    """Return the children of every process that has some."""
+    found: dict[int, list[int]] = {}
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        fields = stat_fields(pid)
+        if fields is not None:
+            found.setdefault(int(fields[1]), []).append(pid)
+    return found
 
 
 def open_files(pid: int) -> list[str]:
@@ -253,8 +259,17 @@ class Server:
     # Processes
 
     def family(self) -> list[int]:
-        """Return the pids of the master's living children, and remember them."""
-        found = [pid for pid in children(self.pid) if is_alive(pid)]
+        """Return the pids of the master's living children, and remember them.
+
+        One whose parent is still the intermediate that forked it is a child, too: who says "ready" may be faster
+        than the intermediate's exit.
+        """
+        parents = all_children()
+        born = parents.get(self.pid, [])
+        molds = [pid for pid in born if title(pid).startswith("prefork: mold ")]
+        intermediates = [pid for mold in molds for pid in parents.get(mold, [])]
+        unborn = [pid for intermediate in intermediates for pid in parents.get(intermediate, [])]
+        found = [pid for pid in sorted({*born, *unborn}) if is_alive(pid)]
         self._seen.update(found)
         return found
 
@@ -263,11 +278,7 @@ class Server:
         return [pid for pid in self.family() if re.search(pattern, title(pid))]
 
     def workers(self, pattern: str = "") -> list[int]:
-        """Return the workers, also one whose parent is still the intermediate that forked it."""
-        intermediates = [pid for mold in self.molds() for pid in children(mold)]
-        unborn = [pid for intermediate in intermediates for pid in children(intermediate) if is_alive(pid)]
-        named = re.compile(rf"^prefork: worker .*{pattern}")
-        return sorted(pid for pid in {*self.family(), *unborn} if named.search(title(pid)))
+        return self.titled(rf"^prefork: worker .*{pattern}")
 
     def molds(self, pattern: str = "") -> list[int]:
         return self.titled(rf"^prefork: mold .*{pattern}")
@@ -279,7 +290,7 @@ class Server:
 
         def right_count() -> bool:
             found[:] = self.workers(pattern)
-            return len(found) == count and set(found) <= set(self.family())
+            return len(found) == count and set(found) <= set(children(self.pid))
 
         wait_for(right_count, f"{count} workers {pattern}")
         return found

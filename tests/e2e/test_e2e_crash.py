@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import GATE, Crowd, Pending, hold, release, zombies_of
-from harness import Server, is_alive, wait_for, works
+from harness import UNMEASURED, Server, is_alive, wait_for, works
 
 from prefork.master.cgroup import oom_file
 
@@ -146,7 +146,7 @@ def test_a_pool_that_crash_loops_is_not_noticed_by_another(server: Server) -> No
 
 
 def test_two_hundred_killed_workers_leave_nothing_in_the_master(server: Server) -> None:
-    server.serve(CONFIG.replace("workers: 2", "workers: 50"))
+    server.serve(CONFIG.replace("workers: 2", "workers: 50"), prefix=UNMEASURED)
     sizes: list[tuple[int, int]] = []
     everyone: set[int] = set()
     for _ in range(4):
@@ -439,7 +439,7 @@ WITH_THREADS = ["/fork", "/fork-exit", "/multiprocessing", "/exit"]
     ("path", "threads"), [*((path, 1) for path in ODD_PATHS), *((path, 2) for path in WITH_THREADS)]
 )
 def test_no_application_breaks_the_server(server: Server, path: str, threads: int) -> None:
-    server.serve(CONFIG + f"threads: {threads}\n", ODD)
+    server.serve(CONFIG + f"threads: {threads}\n", ODD, prefix=UNMEASURED)
     first = server.wait_for_workers(2)
     descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
     outcome = Pending(server, path).outcome()

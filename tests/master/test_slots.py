@@ -255,6 +255,19 @@ def test_a_quarter_of_the_leavers_is_replaced_at_a_time(wanted: int, batch: int,
     assert pool.table.next_deadline() is None
 
 
+def test_every_leaver_has_its_turn(pool: Pool) -> None:
+    """Also beside slots whose workers are due again as soon as they are ready."""
+    first = pool.workers(State.READY)
+    for _ in first:
+        for worker in pool.workers(State.READY):
+            pool.do(pool.table.leave(worker, "recycled-requests", pool.now))
+        [successor] = pool.workers(State.SPAWNING)
+        pool.hello(successor)
+        pool.do(pool.table.ready(successor, pool.now))
+        pool.bury(State.DRAINING)
+    assert not set(first) & set(pool.table.workers.values())
+
+
 def test_a_leaver_that_dies_makes_room_for_no_more_than_its_successor(pool: Pool) -> None:
     leaver, other = pool.workers(State.READY)[:2]
     pool.do(pool.table.leave(leaver, "recycled-lifetime", pool.now))
