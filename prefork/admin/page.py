@@ -2,8 +2,8 @@
 
 The sources are in ``pagefiles/``: one template, one style sheet, and the script in parts that are joined in the order
 of their names. Nothing is fetched from elsewhere, and the policy names style and script by their hashes: so even if
-text of a client got into the document as HTML, it could neither run nor load anything. The only request that the page makes
-is ``GET status``.
+text of a client got into the document as HTML, it could neither run nor load anything. The only request that the page
+makes is ``GET status``.
 """
 
 from __future__ import annotations
