@@ -6,13 +6,14 @@ import gc
 import sys
 import traceback
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+from chromium import COMMAND, Chromium
 from pki import Pki
 
 
@@ -39,3 +40,13 @@ def pytest_runtest_makereport(
                 error = error.__context__
             gc.collect()
     return report
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless browser."""
+    if COMMAND is None:
+        pytest.skip("needs chromium")
+    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()

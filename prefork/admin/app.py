@@ -45,11 +45,18 @@ def _status() -> Handler:
     return lambda source, environ: Answer.of_json(source.status())
 
 
+def _page() -> Handler:
+    from prefork.admin.page import load
+
+    return load()
+
+
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
         "/healthz": Route("healthz", _live),
         "/readyz": Route("readyz", _ready),
         "/status": Route("status", _status),
+        "/": Route("page", _page),
     }
 )
 
