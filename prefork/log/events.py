@@ -79,6 +79,7 @@ EVENTS: Final = (
     EventKind("stopped", "info", "The last line of a server.", ("status",)),
     EventKind("suspended", "warning", "The master did not run for a while; all deadlines have moved.", ("lost_s",)),
     EventKind("internal-error", "error", "A mistake in prefork; please report it.", ("traceback",)),
+    EventKind("status-too-long", "warning", "The status is shown without stacks, and maybe without the oldest deaths."),
     # Reloads and upgrades
     EventKind("reload-started", "info", "A reload begins."),
     EventKind("reload-queued", "info", "A reload waits until something else is over."),

@@ -28,12 +28,21 @@ class Estate:
     config: Config
     generation: int
     state: ServerState = ServerState.BOOTING
+    is_hasty: bool = False
+    """It stops at once, and not in good order."""
     listeners: list[Listener] = field(default_factory=list)
     closing: list[Listener] = field(default_factory=list)
     """Listeners that are no longer wanted and are about to be closed."""
     pools: dict[str, Pool] = field(default_factory=dict)
     leaving: list[Pool] = field(default_factory=list)
     """Pools that are no longer wanted and whose workers still drain."""
+
+    def take_gone(self) -> list[Pool]:
+        """Give up the leaving pools that are gone; return them."""
+        gone = [pool for pool in self.leaving if pool.is_gone]
+        if gone:
+            self.leaving = [pool for pool in self.leaving if pool not in gone]
+        return gone
 
     def listeners_of(self, pool: PoolConfig) -> list[Listener]:
         """Return the open listeners of a pool, in the order of its config."""

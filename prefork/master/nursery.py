@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakSet
 
 from prefork import privileges
+from prefork.bulletin import Bulletin
 from prefork.config import Pool as PoolConfig
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage
-from prefork.log import Log, Logs
+from prefork.log import Logs
 from prefork.master import open_files
 from prefork.master.capacity import worker_count
 from prefork.master.certificates import contexts_of
 from prefork.master.cgroup import OomWatch
+from prefork.master.chronicle import Chronicle
 from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
@@ -40,15 +42,16 @@ class Nursery:
         lifeline: int,
         loop: Loop,
         logs: Logs,
-        log: Log,
         requests: RequestWatch,
         mold_main: MoldMain,
         buckets_s: Sequence[float],
+        bulletin: Bulletin,
+        chronicle: Chronicle,
     ) -> None:
         """``lifeline`` is the end that children watch."""
         self._server = server
         self._logs = logs
-        self._log = log
+        self._log = logs.log
         self._requests = requests
         self._mold_main = mold_main
         self._buckets_s = buckets_s
@@ -57,7 +60,7 @@ class Nursery:
         lowers meanwhile stays."""
         self._lifeline = lifeline
         self._contexts: WeakSet[Contexts] = WeakSet()
-        self._means = Means(loop, log, self._run_mold, OomWatch())
+        self._means = Means(loop, logs.log, self._run_mold, OomWatch(), bulletin, chronicle)
 
     def add_generation(
         self,

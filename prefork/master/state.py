@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefork import __version__, channel, relay, scoreboard
 from prefork.config import Config
 from prefork.errors import PreforkError
 from prefork.master.activation import Activation, take_activation
+from prefork.master.chronicle import Chronicle
 from prefork.master.command import Command
 from prefork.master.control_place import PlaceRecord
 from prefork.master.listeners import ListenerRecord
@@ -44,6 +45,8 @@ class Belongings:
     lifeline: tuple[Descriptor, Descriptor]
     """A pipe in which nothing is ever written: at the end of the first, which children have, the master is dead."""
     doorbell: Descriptor
+    bulletin: Descriptor | None = None
+    """None, if an older version began: then the first that has one makes it."""
 
     @classmethod
     def take(cls) -> Belongings:
@@ -86,6 +89,7 @@ class MasterRecord:
     leaving: tuple[PoolRecord, ...]
     written_at: float
     """The instant (monotonic seconds) at which the master stopped to look at deadlines."""
+    chronicle: Chronicle = field(default_factory=Chronicle)
     protocols: Protocols = PROTOCOLS
     control: PlaceRecord | None = None
     version: str = __version__
