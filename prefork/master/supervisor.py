@@ -107,7 +107,7 @@ class Supervisor:
 
     def record(self) -> MasterRecord:
         """Return all that the next version of the master must know; only while it is idle."""
-        self._forget_pools()
+        self._estate.forget_gone(self._chronicle)
         parts = self._estate, self._reloads, self._belongings, self._logs, self._chronicle
         return record_of(*parts, self._control.record())
 
@@ -206,12 +206,8 @@ class Supervisor:
         self._feed_watchdog()
 
     def _is_over(self) -> bool:
-        self._forget_pools()
+        self._estate.forget_gone(self._chronicle)
         return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self.pools())
-
-    def _forget_pools(self) -> None:
-        for pool in self._estate.take_gone():
-            self._chronicle.depart(pool.name, pool.totals)
 
     def pools(self) -> list[Pool]:
         """Return all pools, coming and leaving ones too."""
