@@ -70,6 +70,17 @@ def state_letter(pid: int) -> str:
         return ""
 
 
+def pid_exists(pid: int) -> bool:
+    """Tell whether there is a process with this pid, whoever runs it; also one that is not reaped yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def fork() -> int:
     """Fork; return 0 in the child.
 
