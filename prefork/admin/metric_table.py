@@ -215,6 +215,7 @@ DEATHS = (
     "not-started",
     "oom-killed",
     "quick-stop",
+    "recycled-command",
     "recycled-lifetime",
     "recycled-memory",
     "recycled-pressure",

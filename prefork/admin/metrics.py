@@ -24,7 +24,7 @@ from prefork.admin.answer import Answer, Environ, Source
 from prefork.admin.application_metrics import ApplicationMetrics
 from prefork.admin.families import Families
 from prefork.admin.metric_table import CODES, CONNECTION_STATES, DEATHS, SERVER_STATES, WORKER_STATES
-from prefork.thread_cell import METHODS
+from prefork.figures import METHODS, REFUSALS
 
 Status = Mapping[str, Any]
 
@@ -166,7 +166,7 @@ def _add_requests(found: Families, name: str, pool: Status) -> None:
     found.add("prefork_response_bytes_total", pool["sent_bytes"], name)
     found.add("prefork_slow_requests_total", pool["slow"], name)
     found.add("prefork_request_deadlines_total", pool["deadlines"], name)
-    for reason, count in pool["refused"].items():
+    for reason, count in (dict.fromkeys(REFUSALS, 0) | pool["refused"]).items():
         found.add("prefork_refused_total", count, name, reason)
 
 

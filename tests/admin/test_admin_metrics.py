@@ -49,7 +49,7 @@ STATUS: dict[str, Any] = {
             "accepted": 11, "handed_over": 4, "adopted": 3, "slow": 6, "deadlines": 1,
             "received_bytes": 1234, "sent_bytes": 5678,
             "by_method": {"GET": {"2xx": 14, "5xx": 2}, "other": {"4xx": 1}},
-            "refused": {"head-too-large": 8, "connections": 0},
+            "refused": {"head-too-large": 8, "no-room": 0},
             "connections": {"idle": 5, "reading": 1, "running": 2, "writing": None},
             "latency": {"bounds_s": [0.1, 1.0], "application": [10, 6, 1], "application_sum_s": 7.5,
                         "exchange": [9, 7, 1], "exchange_sum_s": 8.5},
@@ -118,7 +118,7 @@ EXPECTED = {
     'prefork_slow_requests_total{pool="web"}': 6,
     'prefork_request_deadlines_total{pool="web"}': 1,
     'prefork_refused_total{pool="web",reason="head-too-large"}': 8,
-    'prefork_refused_total{pool="web",reason="connections"}': 0,
+    'prefork_refused_total{pool="web",reason="malformed"}': 0,
     'prefork_connections{pool="web",state="idle"}': 5,
     'prefork_connections{pool="web",state="writing"}': None,
     'prefork_connections_accepted_total{pool="web"}': 11,
@@ -197,7 +197,7 @@ def test_what_is_unknown_is_left_out():
     for each in pool["workers"]:
         each.update(uss_bytes=None, cpu_s=None)
     found = scrape(Metrics(), status)
-    gone = ("_bytes_total", "uss", "duration", "cpu", "slow", "_min", "_max")
+    gone = ("_bytes_total", "uss", "duration_seconds_", "cpu", "slow_req", "_min", "_max")
     assert {name for name in found if name.partition("{")[0].endswith(gone[:1])} == {
         'prefork_response_bytes_total{pool="web"}'
     }
