@@ -167,6 +167,7 @@ EVENTS: Final = (
               ("limit", "needed")),
     EventKind("out-of-descriptors", "error", "No more descriptors: a worker cannot accept."),
     EventKind("tmp-dir-unusable", "warning", "No temporary file can be written.", ("tmp_dir",)),
+    EventKind("metrics-folder-failed", "warning", "The application's own metrics are not collected."),
     EventKind("spool-failed", "error", "A body could not be spooled."),
     EventKind("log-destination", "warning", "A destination of the log is not as good as it could be."),
     EventKind("log-lines-dropped", "warning", "A destination did not take lines for a while.", ("lines",)),

@@ -86,7 +86,7 @@ class Supervisor:
         self._control = Control(self._loop, self._log, self._news, steering)
         self._nursery = Nursery(
             *(config.name, belongings.lifeline[0], self._loop, logs, self._requests, mold_main),
-            *(config.metrics.buckets, bulletin, chronicle),
+            *(config.metrics.buckets, bulletin, chronicle, belongings.metrics),
         )
         self._signals: SignalPipe | None = None
         self._predecessor = ""
