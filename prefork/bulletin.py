@@ -39,12 +39,13 @@ class Edition(NamedTuple):
 
 
 class Bulletin:
-    """The mapped file; a process that is forked inherits it, others need ``fd``."""
+    """The mapped file. A process that the master forks does not inherit the mapping: it needs ``fd``."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, writable: bool = False) -> None:
         """Raises ``ValueError`` if the file is something else, or of another format."""
         self.fd = fd
-        self._map = mmap.mmap(fd, 0)
+        self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_DONTFORK)
         memory = memoryview(self._map)
         self._header = memory[:_HEADER_BYTES].cast("Q")
         if (self._header[_H_MAGIC], self._header[_H_FORMAT]) != (MAGIC, FORMAT):
@@ -64,7 +65,17 @@ class Bulletin:
         with mmap.mmap(fd, _HEADER_BYTES) as header, memoryview(header) as memory, memory.cast("Q") as words:
             words[_H_FORMAT], words[_H_HALF_BYTES] = FORMAT, half_bytes
             words[_H_MAGIC] = MAGIC
-        return cls(fd)
+        return cls(fd, writable=True)
+
+    @classmethod
+    def adopt(cls, fd: int | None) -> Bulletin:
+        """Go on with the file of an older version of this process, or with a new one if that cannot be."""
+        if fd is not None:
+            try:
+                return cls(fd, writable=True)
+            except ValueError:
+                os.close(fd)
+        return cls.create()
 
     # The master
 

@@ -59,6 +59,10 @@ class Cell:
             for start in range(_OWN_BYTES, _OWN_BYTES + threads * THREAD_BYTES, THREAD_BYTES)
         )
 
+    def snapshot(self) -> bytes:
+        """Return all that is in it now, for ``Cell`` to read later."""
+        return bytes(self._memory)
+
     def claim(self, pid: int) -> None:
         """Mark the cell as the calling worker's, which boots."""
         self._words[_C_PID] = pid

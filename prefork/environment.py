@@ -16,6 +16,8 @@ from pathlib import Path
 from prefork.config import Pool
 from prefork.errors import ConfigError
 
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""What prometheus-client looks at when it is imported, and afterwards."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?(?P<name>[^\s=]+)\s*=\s*(?P<value>.*)", re.DOTALL)
 _SINGLE = re.compile(r"'(?P<text>[^']*)'\s*(?:#.*)?")
@@ -48,6 +50,12 @@ def enter(pool: Pool) -> None:
         raise ConfigError(f"chdir: cannot enter {pool.chdir}: {error.strerror}") from error
     folders = [*(os.path.abspath(folder) for folder in pool.pythonpath), os.getcwd()]
     sys.path[:] = [*dict.fromkeys(folders), *(entry for entry in sys.path if entry not in folders)]
+
+
+def collect_metrics_in(folder: str) -> None:
+    """Have prometheus-client keep what it counts in files in ``folder``, unless it was told of another place."""
+    if not {_METRICS_FOLDER, _METRICS_FOLDER.lower()} & os.environ.keys():
+        os.environ[_METRICS_FOLDER] = folder
 
 
 def read_env_file(path: str) -> dict[str, str]:

@@ -60,6 +60,8 @@ class Heritage(BaseHeritage):
     """Eventfd that wakes the master; see ``scoreboard``."""
     relay: tuple[int, int]
     """The ends of the pool's relay: where connections are sent, where they are taken; see ``prefork.relay``."""
+    metrics_folder: str | None = None
+    """Where the application's own metrics go; see ``prefork.master.metrics_folder``."""
 
     def descriptors(self) -> frozenset[int]:
         """Return every descriptor that the child keeps."""
@@ -104,6 +106,8 @@ class AdminHeritage(BaseHeritage):
 
     bulletin: int
     boards: tuple[InheritedBoard, ...]
+    metrics_folder: str | None = None
+    """Where each pool's application has a folder for its own metrics."""
 
     def descriptors(self) -> frozenset[int]:
         """Return every descriptor that the child keeps."""

@@ -87,6 +87,8 @@ class Mold:
         """Drop privileges, load, and tell the master. Return False if this mold must not fork."""
         began = monotonic()
         environment.enter(self._pool)  # an env_file may be for root's eyes only
+        if self._heritage.metrics_folder is not None:
+            environment.collect_metrics_in(self._heritage.metrics_folder)
         privileges.drop(privileges.resolve(self._pool.user, self._pool.group))
         self._check_tmp_dir()
         if not preload:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -68,6 +69,17 @@ def state_letter(pid: int) -> str:
             return chr(file.read().rpartition(b")")[2].split()[0][0])
     except (OSError, IndexError):
         return ""
+
+
+def pid_exists(pid: int) -> bool:
+    """Tell whether there is a process with this pid, whoever runs it; also one that is not reaped yet."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def fork() -> int:
@@ -209,6 +221,32 @@ def reap(pid: int) -> Exit:
     """Take the exit status of a child that has ended."""
     _, status = os.waitpid(pid, 0)
     return Exit.of(pid, status)
+
+
+class Ending:
+    """Watches a process that need not be a child; made while it lives, so that no later owner of the pid is meant."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        try:
+            self._pidfd: int | None = os.pidfd_open(pid)
+        except OSError:  # it is gone already, or a sandbox forbids the call
+            self._pidfd = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended, and close; return whether it has."""
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            ended = bool(poll.poll(timeout_s * 1000))
+            os.close(self._pidfd)
+            return ended
+        deadline = time.monotonic() + timeout_s
+        while state_letter(self._pid) not in ("", "Z"):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
 
 class Process:

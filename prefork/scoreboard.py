@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prefork.cell import EMPTY, READY, Cell, cell_bytes
 from prefork.figures import BUCKETS_S, Running, bounds_ns
@@ -35,6 +35,26 @@ _H_MAGIC, _H_FORMAT, _H_HEADER_BYTES, _H_CELL_BYTES, _H_CELLS, _H_THREAD_BYTES, 
 )
 # How many bounds the latency histograms have, and these in nanoseconds.
 _H_BUCKETS, _H_BOUNDS_NS = 16, 17
+
+
+class Snapshot:
+    """Copies of some cells: they change no more, and can be read at leisure."""
+
+    def __init__(
+        self, header: memoryview[int], bounds_ns: Sequence[int], copies: Mapping[int, bytes]
+    ) -> None:
+        self.bounds_ns = bounds_ns
+        self._header = header
+        self._copies = copies
+
+    @property
+    def cells(self) -> Snapshot:
+        return self
+
+    def __getitem__(self, index: int, /) -> Cell:
+        """Raises ``LookupError`` for a cell that was not copied."""
+        memory = memoryview(self._copies[index])
+        return Cell(self._header, memory, self._header[_H_THREADS], self.bounds_ns, -1)
 
 
 class Scoreboard:
@@ -103,6 +123,12 @@ class Scoreboard:
         buffers. So who sets it scans the cells once more a little later before it relies on being rung.
         """
         self._header[ASLEEP_WORD] = int(value)
+
+    def snapshot(self, indices: Iterable[int]) -> Snapshot:
+        """Return copies of some cells; without those that it does not have."""
+        cells = self.cells
+        copies = {index: cells[index].snapshot() for index in indices if 0 <= index < len(cells)}
+        return Snapshot(self._header, self.bounds_ns, copies)
 
     def connections_of_ready(self) -> list[int]:
         """Return the number of open connections of each worker that is ready."""

@@ -60,6 +60,20 @@ def stack_of_dump(text: str) -> str:
     return "\n".join(f"Thread {n}:\n" + "\n".join(reversed(frames)) for n, frames in enumerate(threads, 1))
 
 
+def is_in_application(stack: str) -> bool:
+    """Tell whether a thread of such a text runs the application's own code, and has not just come through it."""
+    inside = False
+    for line in stack.splitlines():
+        if line.startswith("Thread "):
+            if inside:
+                break
+        elif is_ours(line.partition('File "')[2].partition('"')[0]):
+            inside = False
+        else:
+            inside = inside or line.startswith("> ")
+    return inside
+
+
 def marked(file: str, line: str) -> str:
     """Return the line of a frame, with a mark if it is the application's own code."""
     return f"{'> ' if is_application(file) else '  '}{line}"

@@ -82,6 +82,12 @@ def counts_of(cell: Cell) -> Counts:
     return counts if counts.is_credible() else Counts()
 
 
+def last_counts_of(cell: Cell, now: float) -> Counts:
+    """Return the same for a worker that is dead."""
+    counts = cell.last_counts(int(now * 1e9))
+    return counts if counts.is_credible() else Counts()
+
+
 def _pool(
     name: str,
     pool: Mapping[str, Any],

@@ -23,6 +23,10 @@ class Source(Protocol):
     def is_master_alive(self) -> bool:
         """Tell whether the server has a master."""
 
+    @property
+    def metrics_folder(self) -> str | None:
+        """Where each pool has a folder with the application's own metrics; None when they are not collected."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from prefork import __version__
 from prefork.cli import gunicorn
+from prefork.cli.remote import asking
+from prefork.cli.remote.asking import Asked
 from prefork.config import Loaded, Override, load
 from prefork.errors import UsageError
 from prefork.suggest import did_you_mean, nearest
@@ -20,16 +22,7 @@ COMMANDS = ("run", "check", "schema")
 
 # Commands of later versions, and what does it meanwhile.
 LATER_COMMANDS: Mapping[str, str] = {
-    "status": "look at the log",
-    "top": "look at the log",
-    "reload": "use kill -HUP PID for a reload",
-    "stop": "use kill -TERM PID for a graceful stop",
-    "upgrade": "use kill -USR2 PID",
-    "diff": "compare the output of prefork check",
-    "scale": "use kill -TTIN PID for one worker more and kill -TTOU PID for one fewer",
-    "recycle": "use kill -HUP PID, which replaces every worker",
-    "stacks": "use a profiler such as py-spy on the worker's pid",
-    "reopen-logs": "use kill -USR1 PID",
+    "top": "use prefork status",
     "init": "write app.yaml by hand; prefork schema describes it",
 }
 
@@ -37,7 +30,8 @@ USAGE = """\
 prefork -c app.yaml               (the same as prefork run -c app.yaml)
        prefork shop.wsgi:application [option ...]
        prefork check -c app.yaml
-       prefork schema"""
+       prefork schema
+       prefork status | reload | stop | upgrade | diff | scale | recycle | stacks | reopen-logs"""
 
 DESCRIPTION = """\
 Serve a Python web application from pre-forked worker processes.
@@ -46,6 +40,8 @@ commands:
   run                   serve in the foreground; the default
   check                 validate, load the application in a child process, print the effective config
   schema                print the JSON Schema of the config, for editors
+  status, reload, stop, upgrade, diff, scale, recycle, stacks, reopen-logs
+                        to a running server; prefork status --help says more
 
 An application is module:attr, module, "module:create(args)" or path/wsgi.py:attr."""
 
@@ -67,6 +63,8 @@ class Invocation:
     notes: tuple[str, ...] = ()
     load_app: bool = True
     show_secrets: bool = False
+    asked: Asked | None = None
+    """The command to a running server, if it is one."""
 
     def load(self) -> Loaded:
         """Read and validate the config, each time anew. Raise ConfigError."""
@@ -79,18 +77,29 @@ def read(argv: Sequence[str], environment: Mapping[str, str]) -> Invocation:
     Only ``PREFORK_CONFIG`` and ``PREFORK_CMD_ARGS`` are read: a Kubernetes service that is called "prefork"
     sets other variables with this prefix. ``--help`` and ``--version`` print and raise SystemExit.
     """
+    if asking.is_asked(argv):
+        return _read_asked(argv, environment)
     asked = _read(argv)
     if asked.command == "schema":
         return asked
     given = _from_environment(environment)
-    files = (
-        asked.files or given.files or tuple(filter(None, environment.get("PREFORK_CONFIG", "").split(":")))
-    )
+    files = asked.files or given.files or _files_of(environment)
     overrides = (*given.overrides, *asked.overrides)
     if not files and not any(override.path.partition(".")[0] in ("app", "pools") for override in overrides):
         near = "; did you mean -c app.yaml?" if os.path.exists("app.yaml") else ""
         raise UsageError(f"nothing to serve: give -c FILE or an application{near}")
     return replace(asked, files=files, overrides=overrides, notes=(*given.notes, *asked.notes))
+
+
+def _read_asked(argv: Sequence[str], environment: Mapping[str, str]) -> Invocation:
+    asked = asking.read(argv)
+    if not asked.files and asked.control is None:
+        asked = replace(asked, files=_from_environment(environment).files or _files_of(environment))
+    return Invocation(command=asked.command, files=asked.files, asked=asked)
+
+
+def _files_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(filter(None, environment.get("PREFORK_CONFIG", "").split(":")))
 
 
 def _from_environment(environment: Mapping[str, str]) -> Invocation:
@@ -110,6 +119,11 @@ def _read(argv: Sequence[str], *, command_allowed: bool = True) -> Invocation:
         words.remove("--")
     if words and command_allowed:
         _refuse_later_command(words[0])
+        if words[0] in asking.COMMANDS:
+            raise UsageError(
+                f"{words[0]}: a command to a running server takes no options of another kind before it; "
+                f"write prefork {words[0]} first"
+            )
     for word in words:
         if word.startswith("-"):
             name = word.partition("=")[0]
@@ -189,7 +203,7 @@ def _is_command(word: str) -> bool:
         return True
     if any(mark in word for mark in ".:/") or _is_module(word):
         return False
-    if near := nearest(word, (*COMMANDS, *LATER_COMMANDS)):
+    if near := nearest(word, (*COMMANDS, *asking.COMMANDS, *LATER_COMMANDS)):
         raise UsageError(
             f'"{word}" is neither a command nor a module; did you mean "{near}"?\n'
             f'A module that is found only through chdir or pythonpath is written "{word}:application".'

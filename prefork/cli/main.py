@@ -64,6 +64,10 @@ def _fill_standard_descriptors() -> None:
 
 
 def _dispatch(invocation: Invocation) -> int:
+    if invocation.asked is not None:
+        from prefork.cli.remote import commands  # not in a server, which never asks itself
+
+        return commands.run(invocation.asked)
     match invocation.command:
         case "schema":
             print(json.dumps(jsonschema(), indent=2))

@@ -14,6 +14,7 @@ from prefork.cli.run import import_for_tls, mold_main
 from prefork.errors import ExitStatus
 from prefork.log import Logs
 from prefork.master import state
+from prefork.master.state import Belongings
 from prefork.master.supervisor import Supervisor
 from prefork.process import set_title
 
@@ -35,13 +36,18 @@ def rehearse(fd: int, words: Sequence[str]) -> int:
 
 def adopt(fd: int, words: Sequence[str], failure: str) -> Callable[[], int]:
     """Take over; return what serves until stopped. ``failure`` is why another version could not."""
-    supervisor = _supervisor(fd, words)
-    return lambda: report_failures(lambda: supervisor.resume(failure))
+    supervisor, belongings = _supervisor(fd, words)
+
+    def serve() -> int:
+        with belongings.put_away():
+            return supervisor.resume(failure)
+
+    return lambda: report_failures(serve)
 
 
-def _supervisor(fd: int, words: Sequence[str]) -> Supervisor:
+def _supervisor(fd: int, words: Sequence[str]) -> tuple[Supervisor, Belongings]:
     record = state.read(fd)
     invocation = arguments.read(words, os.environ)
     import_for_tls(record.config)
     logs = Logs(record.started_with.log, record.started_with.statsd, files=record.log_files)
-    return Supervisor.adopt(record, invocation.load, mold_main, logs)
+    return Supervisor.adopt(record, invocation.load, mold_main, logs), record.belongings

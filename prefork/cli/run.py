@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 from prefork import mold
@@ -10,6 +11,7 @@ from prefork.config import Config, Pool
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage
 from prefork.log import Logs
+from prefork.master.metrics_folder import MetricsFolder
 from prefork.master.state import Belongings
 from prefork.master.supervisor import Supervisor
 from prefork.scoreboard import Scoreboard
@@ -21,7 +23,10 @@ def run(invocation: Invocation) -> int:
     config = invocation.load().config
     import_for_tls(config)
     logs = Logs(config.log, config.statsd)
-    return Supervisor(config, Belongings.take(), invocation.load, mold_main, logs).run()
+    belongings = Belongings.take()
+    belongings = replace(belongings, metrics=MetricsFolder.make(config, logs.log))
+    with belongings.put_away():
+        return Supervisor(config, belongings, invocation.load, mold_main, logs).run()
 
 
 def import_for_tls(config: Config) -> None:

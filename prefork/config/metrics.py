@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
 
 from prefork.config.composites import ListOf, key
 from prefork.config.kinds import Boolean
 from prefork.config.nodes import Node, Report
 from prefork.config.quantities import Duration
-
-MOST_BUCKETS: Final = 24
+from prefork.figures import BUCKETS_S, MOST_BUCKETS
 
 
 class Bounds(ListOf[float]):
@@ -41,7 +39,7 @@ class Metrics:
     """What is measured for `/metrics` of the admin listener."""
 
     buckets: tuple[float, ...] = key(
-        [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+        list(BUCKETS_S),
         Bounds(Duration(0.0001, 86400), at_least=1),
         "Upper bounds of the histograms of latency.",
     )

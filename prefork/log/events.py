@@ -79,6 +79,7 @@ EVENTS: Final = (
     EventKind("stopped", "info", "The last line of a server.", ("status",)),
     EventKind("suspended", "warning", "The master did not run for a while; all deadlines have moved.", ("lost_s",)),
     EventKind("internal-error", "error", "A mistake in prefork; please report it.", ("traceback",)),
+    EventKind("status-too-long", "warning", "The status is shown without stacks, and maybe without the oldest deaths."),
     # Reloads and upgrades
     EventKind("reload-started", "info", "A reload begins."),
     EventKind("reload-queued", "info", "A reload waits until something else is over."),
@@ -166,6 +167,7 @@ EVENTS: Final = (
               ("limit", "needed")),
     EventKind("out-of-descriptors", "error", "No more descriptors: a worker cannot accept."),
     EventKind("tmp-dir-unusable", "warning", "No temporary file can be written.", ("tmp_dir",)),
+    EventKind("metrics-folder-failed", "warning", "The application's own metrics are not collected."),
     EventKind("spool-failed", "error", "A body could not be spooled."),
     EventKind("log-destination", "warning", "A destination of the log is not as good as it could be."),
     EventKind("log-lines-dropped", "warning", "A destination did not take lines for a while.", ("lines",)),

@@ -5,6 +5,7 @@ Runs in the master. Arguments come from whoever may connect, and are checked; wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -110,7 +111,11 @@ class Commands:
     def _identity(self) -> dict[str, Any]:
         """Return what tells this server from others."""
         started = self._master.started_with
-        return {"name": started.name, "version": __version__, "config": list(started.files)}
+        return {
+            "name": started.name,
+            "version": __version__,
+            "config": [os.path.abspath(file) for file in started.files],
+        }
 
     # The server
 

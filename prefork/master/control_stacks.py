@@ -15,6 +15,7 @@ from prefork.master.plan import Worker
 from prefork.master.pool import Pool
 from prefork.master.worker_states import State
 from prefork.process import state_letter
+from prefork.stacks import is_in_application
 
 _ASKED = frozenset({State.READY, State.DRAINING})
 """States in which a worker surely knows the signal: it would end any other process."""
@@ -59,7 +60,7 @@ class StacksWait(Wait):
             note = f"it is {worker.state.value}, and not asked"
         elif not stack:
             note = _NO_ANSWER.get(state_letter(worker.pid or 0), "it did not answer in time")
-        elif not running and "> " not in stack:
+        elif not running and not is_in_application(stack):
             stack, note = None, "it waits for requests"
         return {
             "slot": f"{pool.name}.{worker.slot}",

@@ -10,6 +10,7 @@ from enum import Enum
 
 from prefork.config import Config, Listen
 from prefork.config import Pool as PoolConfig
+from prefork.master.chronicle import Chronicle
 from prefork.master.listeners import Listener, key_of
 from prefork.master.pool import Pool
 
@@ -28,12 +29,20 @@ class Estate:
     config: Config
     generation: int
     state: ServerState = ServerState.BOOTING
+    is_hasty: bool = False
+    """It stops at once, and not in good order."""
     listeners: list[Listener] = field(default_factory=list)
     closing: list[Listener] = field(default_factory=list)
     """Listeners that are no longer wanted and are about to be closed."""
     pools: dict[str, Pool] = field(default_factory=dict)
     leaving: list[Pool] = field(default_factory=list)
     """Pools that are no longer wanted and whose workers still drain."""
+
+    def forget_gone(self, chronicle: Chronicle) -> None:
+        """Give up the leaving pools that are gone; what they have counted goes into the chronicle."""
+        for pool in [pool for pool in self.leaving if pool.is_gone]:
+            self.leaving = [other for other in self.leaving if other is not pool]
+            chronicle.depart(pool.name, pool.totals)
 
     def listeners_of(self, pool: PoolConfig) -> list[Listener]:
         """Return the open listeners of a pool, in the order of its config."""

@@ -74,6 +74,11 @@ class Listener:
         """``AF_INET``, ``AF_INET6`` or ``AF_UNIX``."""
         return self.sock.family
 
+    @property
+    def inode(self) -> int:
+        """The number by which others can ask the kernel about it; 0 after ``close``."""
+        return os.fstat(self.fileno()).st_ino if self.fileno() >= 0 else 0
+
     def fileno(self) -> int:
         """Return the descriptor, or -1 after ``close``."""
         return self.sock.fileno()

@@ -7,7 +7,7 @@ serve on) is for the pool to say.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -18,6 +18,7 @@ from prefork.master.backoff import BackOff
 from prefork.master.child_process import ChildProcess, ChildRecord, ChildState
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop, Timer
+from prefork.master.obituary import facts_of_mold
 from prefork.process import Exit
 
 
@@ -29,6 +30,9 @@ class MoldOwner(Protocol):
 
     def mold_gone(self, generation: int) -> None:
         """No workers can be forked for now."""
+
+    def mold_died(self, generation: int, pid: int, facts: Mapping[str, object], stack: str) -> None:
+        """The process of the mold is gone, and nobody asked for that; ``mold_failed`` follows."""
 
     def mold_failed(self, generation: int, reason: str, details: str) -> None:
         """The mold did not get ready, or died: call ``retry``, or give the generation up."""
@@ -136,6 +140,11 @@ class MoldKeeper:
         return self._process is not None and self._process.state is ChildState.READY
 
     @property
+    def can_supply(self) -> bool:
+        """It takes orders, or loads and has not failed at that since it last did."""
+        return self.is_ready or (not self._dismissed and self._backoff.failures <= 1)
+
+    @property
     def is_gone(self) -> bool:
         """No process lives, and none will be started."""
         return self._process is None and self._dismissed
@@ -185,6 +194,8 @@ class MoldKeeper:
             when = "" if process.was_ready else " while it loaded the application"
             by = " by the kernel for lack of memory (OOM)" if oom_killed else ""
             reason = f"the mold died{when}: {exit}{by} (pid {exit.pid})"
+        facts = facts_of_mold(exit, reason, monotonic() - process.started_at, oom_killed)
+        self._owner.mold_died(self._generation, exit.pid, facts, stack)
         self._owner.mold_failed(self._generation, reason, stack)
 
     def _said(self, process: ChildProcess, message: Message) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from prefork.bulletin import Bulletin
 from prefork.log import Log
 from prefork.master.cgroup import OomWatch
+from prefork.master.chronicle import Chronicle
 from prefork.master.generation import Generation
 from prefork.master.loop import Loop
 from prefork.master.mold_keeper import MoldKeeper, MoldOwner, MoldRecord
@@ -26,6 +28,8 @@ class Means:
     mold_main: Callable[[Generation, int, int, bool], int]
     """The life of a mold: its generation, the descriptors of its channel and last words, whether it preloads."""
     oom: OomWatch
+    bulletin: Bulletin
+    chronicle: Chronicle
 
     def is_oom_kill(self, exit: Exit) -> bool:
         """Tell whether the kernel ended a process for lack of memory."""
@@ -80,6 +84,10 @@ class Molds:
     def is_ready(self, number: int) -> bool:
         """Tell whether a generation has a mold that can fork now."""
         return number in self._keepers and self._keepers[number].is_ready
+
+    def can_supply(self, number: int) -> bool:
+        """Tell whether a generation has a mold that can fork, or that will as far as is known."""
+        return number in self._keepers and self._keepers[number].can_supply
 
     def send(self, number: int, kind: str, fds: Sequence[int] = (), **fields: object) -> bool:
         """Send an order to a generation's mold; return False if there is nobody to take it."""

@@ -6,20 +6,24 @@ Runs in the master; ``run_mold`` runs in the child.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from weakref import WeakSet
 
 from prefork import privileges
+from prefork.bulletin import Bulletin
 from prefork.config import Pool as PoolConfig
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage
-from prefork.log import Log, Logs
+from prefork.log import Logs
 from prefork.master import open_files
 from prefork.master.capacity import worker_count
 from prefork.master.certificates import contexts_of
 from prefork.master.cgroup import OomWatch
+from prefork.master.chronicle import Chronicle
 from prefork.master.generation import Generation
 from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
+from prefork.master.metrics_folder import MetricsFolder
 from prefork.master.molds import Means
 from prefork.master.pool import Pool
 from prefork.master.pool_terms import PoolRecord, Watcher
@@ -40,15 +44,18 @@ class Nursery:
         lifeline: int,
         loop: Loop,
         logs: Logs,
-        log: Log,
         requests: RequestWatch,
         mold_main: MoldMain,
         buckets_s: Sequence[float],
+        bulletin: Bulletin,
+        chronicle: Chronicle,
+        metrics: MetricsFolder | None,
     ) -> None:
         """``lifeline`` is the end that children watch."""
+        self._metrics = metrics
         self._server = server
         self._logs = logs
-        self._log = log
+        self._log = logs.log
         self._requests = requests
         self._mold_main = mold_main
         self._buckets_s = buckets_s
@@ -57,7 +64,7 @@ class Nursery:
         lowers meanwhile stays."""
         self._lifeline = lifeline
         self._contexts: WeakSet[Contexts] = WeakSet()
-        self._means = Means(loop, log, self._run_mold, OomWatch())
+        self._means = Means(loop, logs.log, self._run_mold, OomWatch(), bulletin, chronicle)
 
     def add_generation(
         self,
@@ -115,6 +122,16 @@ class Nursery:
             self._contexts.add(generation.tls)
         return Pool.adopt(record, generations, self._means, watcher)
 
+    def _metrics_folder_of(self, config: PoolConfig) -> str | None:
+        """Return the folder for the application's own metrics; runs in the child, which may do what the master may."""
+        try:
+            return None if self._metrics is None else self._metrics.of_pool(config)
+        except OSError as error:
+            self._log.warning(
+                "metrics-folder-failed", f"the application's own metrics are not collected: {error}"
+            )
+            return None
+
     def _run_mold(self, generation: Generation, channel: int, last_words: int, preload: bool) -> int:
         heritage = generation.heritage(
             self._server,
@@ -124,6 +141,7 @@ class Nursery:
             last_words=last_words,
             logs=self._logs.fds,
         )
+        heritage = replace(heritage, metrics_folder=self._metrics_folder_of(generation.config))
         for contexts in self._contexts - {generation.tls}:
             contexts.forget()  # no pool has the private keys of another
         if not generation.tls.by_listener:  # there is no TLS, or the generation is older than this program

@@ -67,6 +67,33 @@ def write_obituary_of_unborn(log: Log, worker: Worker) -> None:
         )
 
 
+def facts_of_unborn(worker: Worker, uptime_s: float) -> dict[str, object]:
+    """Return what is known of such a death, as ``write_obituary`` does."""
+    reason = worker.reason or "spawn-failed"
+    return {
+        "reason": reason,
+        "detail": "it said no hello: it could not be forked, or died at once",
+        "exit_status": None,
+        "signal": None,
+        "uptime_s": round(uptime_s, 3),
+        "requests": None,
+        "expected": reason in EXPECTED,
+    }
+
+
+def facts_of_mold(exit: Exit, detail: str, uptime_s: float, oom_killed: bool) -> dict[str, object]:
+    """Return the same for a mold whose death nobody asked for."""
+    return {
+        "reason": "oom-killed" if oom_killed else "mold-died",
+        "detail": detail,
+        "exit_status": exit.exit_status,
+        "signal": exit.signal,
+        "uptime_s": round(uptime_s, 3),
+        "requests": None,
+        "expected": False,
+    }
+
+
 def write_obituary(
     log: Log, worker: Worker, exit: Exit, counts: Counts, uptime_s: float, oom_killed: bool, stack: str
 ) -> dict[str, object]:

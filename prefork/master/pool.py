@@ -29,9 +29,11 @@ from prefork.master.pool_terms import PoolRecord, Watcher
 from prefork.master.reports import Reports
 from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
-from prefork.master.worker_states import State
+from prefork.master.totals import Totals
+from prefork.master.worker_states import Reaction, State
 from prefork.process import Exit
 from prefork.records import Descriptor
+from prefork.status import last_counts_of
 
 FORGET_S = 0.1
 """So long after the end of a generation, or of the whole pool, nothing speaks to it any more."""
@@ -45,8 +47,7 @@ class Pool:
         self.current = first
         self.relay = first.relay
         self.table = SlotTable(first.plan(), random.random)
-        self.totals = Counts()
-        """Counters of all workers that are gone."""
+        self.totals = Totals()
         self._means = means
         self._log = means.log
         self._watcher = watcher
@@ -70,7 +71,9 @@ class Pool:
         """Take over a pool that an older version of this process has run, with all its processes."""
         pool = cls(generations[record.current], means, watcher)
         records.restore(pool.table, record.table)
-        pool.totals, pool.is_closing, pool._floor = record.totals, record.closing, record.floor
+        spawned = len(pool.table.workers) if record.spawned is None else record.spawned
+        pool.totals = Totals(record.totals, spawned, record.deaths)
+        pool.is_closing, pool._floor = record.closing, record.floor
         pool._hooks.adopt(record.hooks)
         for mold in record.molds:
             pool._molds.adopt(generations[mold.generation], mold)
@@ -84,7 +87,7 @@ class Pool:
             # Of a pool that leaves the current generation may be gone, and an older one not.
             number if number in self.generations else max(self.generations),
             (Descriptor(self.relay.way_in.fileno()), Descriptor(self.relay.way_out.fileno())),
-            self.totals,
+            self.totals.counts,
             self.is_closing,
             self._floor,
             records.plain(self.table),
@@ -92,6 +95,8 @@ class Pool:
             self._molds.record(),
             self._crew.record(),
             self._hooks.record(),
+            self.totals.spawned,
+            dict(self.totals.deaths),
         )
 
     # What the supervisor asks for
@@ -157,6 +162,11 @@ class Pool:
         for worker in self.table.serving():
             if worker.generation == self.current.number:
                 yield worker, cells[worker.cell]
+
+    @property
+    def can_boot(self) -> bool:
+        """Workers can be forked and get ready, as far as is known."""
+        return self._molds.can_supply(self.current.number) and not self.table.keeps_failing
 
     def announce_ready(self) -> None:
         """The server serves with this pool."""
@@ -232,6 +242,11 @@ class Pool:
         if self.table.is_stopping and generation == self.current.number:
             self._hooks.errands.give_up("there is no mold to run it")
 
+    def mold_died(self, generation: int, pid: int, facts: Mapping[str, object], stack: str) -> None:
+        self._means.chronicle.note_death(
+            facts, stack, slot=None, pid=pid, pool=self.name, generation=generation
+        )
+
     def mold_failed(self, generation: int, reason: str, details: str) -> None:
         if generation > self.table.plan.generation or self.table.is_on_trial(generation):
             self._watcher.generation_failed(self, generation, reason, details)
@@ -270,20 +285,28 @@ class Pool:
         now = monotonic()
         link = self._crew.let_go(worker)
         cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
-        counts = cell.last_counts(int(now * 1e9))
-        self.totals = self.totals.plus(counts)
-        cell.clear()
+        counts = last_counts_of(cell, now)
         oom = self._means.is_oom_kill(exit) and worker.state is not State.KILLED
         stack = link.last_words.read()
         link.close()
         facts = obituary.write_obituary(
             self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack
         )
+        self._means.bulletin.touch()
+        self._count_death(worker, facts, stack or link.failure, counts)
+        cell.clear()
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
         if exit.exit_status != 0 or worker.reason not in obituary.EXPECTED:
             self.relay.nudge()  # it may have been woken for a connection that it did not take
         self.carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
+
+    def _count_death(self, worker: Worker, facts: dict[str, object], stack: str, counts: Counts) -> None:
+        self.totals = self.totals.burying(str(facts["reason"]), counts)
+        slot = f"{self.name}.{worker.slot}"
+        self._means.chronicle.note_death(
+            facts, stack, slot=slot, pid=worker.pid, pool=self.name, generation=worker.generation
+        )
 
     # Carrying out
 
@@ -292,8 +315,12 @@ class Pool:
         for action in actions:
             match action:
                 case Spawn(worker):
+                    self.totals = self.totals.spawning()
                     self._spawn(worker)
                 case React(worker, reaction):
+                    if reaction is Reaction.FORGET:
+                        facts = obituary.facts_of_unborn(worker, monotonic() - worker.spawned_at)
+                        self._count_death(worker, facts, "", Counts())
                     self._crew.react(
                         worker, reaction, self.log_of(worker), empty_listeners=self._empty_listeners
                     )

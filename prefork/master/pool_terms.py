@@ -5,7 +5,7 @@ Runs in the master.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefork.figures import Counts
@@ -48,3 +48,5 @@ class PoolRecord:
     molds: tuple[MoldRecord, ...]
     crew: CrewRecord
     hooks: HooksRecord
+    spawned: int | None = None
+    deaths: dict[str, int] = field(default_factory=dict)

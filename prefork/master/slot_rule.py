@@ -81,6 +81,13 @@ class Slots:
         uncommitted = self._previous is not None or not self._established
         return uncommitted and generation == self.plan.generation
 
+    @property
+    def keeps_failing(self) -> bool:
+        """No worker is ready, and in every slot several in a row have failed."""
+        return not any(worker.state is State.READY for worker in self.workers.values()) and all(
+            index in self._backoffs and self._backoffs[index].failures > 1 for index in range(self.wanted)
+        )
+
     def ready_count(self, generation: int) -> int:
         """Return how many workers of a generation are ready."""
         return sum(w.state is State.READY and w.generation == generation for w in self.workers.values())

@@ -10,15 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from prefork import __version__, channel, relay, scoreboard
 from prefork.config import Config
 from prefork.errors import PreforkError
 from prefork.master.activation import Activation, take_activation
+from prefork.master.chronicle import Chronicle
 from prefork.master.command import Command
 from prefork.master.control_place import PlaceRecord
 from prefork.master.listeners import ListenerRecord
+from prefork.master.metrics_folder import MetricsFolder
 from prefork.master.notify import Notifier, take_notifier
 from prefork.master.pool_terms import PoolRecord
 from prefork.master.request_watch import make_doorbell
@@ -44,6 +48,10 @@ class Belongings:
     lifeline: tuple[Descriptor, Descriptor]
     """A pipe in which nothing is ever written: at the end of the first, which children have, the master is dead."""
     doorbell: Descriptor
+    bulletin: Descriptor | None = None
+    """None, if an older version began: then the first that has one makes it."""
+    metrics: MetricsFolder | None = None
+    """None, if the application's own metrics are not collected."""
 
     @classmethod
     def take(cls) -> Belongings:
@@ -57,6 +65,15 @@ class Belongings:
             (Descriptor(ends), Descriptor(ours)),
             Descriptor(make_doorbell()),
         )
+
+    @contextmanager
+    def put_away(self) -> Iterator[None]:
+        """Remove at the end of the block what must not outlive the server; an exec is no end."""
+        try:
+            yield
+        finally:
+            if self.metrics is not None:
+                self.metrics.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,7 @@ class MasterRecord:
     leaving: tuple[PoolRecord, ...]
     written_at: float
     """The instant (monotonic seconds) at which the master stopped to look at deadlines."""
+    chronicle: Chronicle = field(default_factory=Chronicle)
     protocols: Protocols = PROTOCOLS
     control: PlaceRecord | None = None
     version: str = __version__

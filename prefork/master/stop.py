@@ -71,6 +71,7 @@ class Stop:
     def end(self, within_s: float, reason: str) -> None:
         """Have every worker take what waits in the listeners, drain, and leave within some seconds from now."""
         self._estate.state = ServerState.STOPPING
+        self._estate.is_hasty = reason != "stop"
         if self._deadline is None:
             self._master.quiesce(self._estate.listeners)
             self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))

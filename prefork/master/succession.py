@@ -8,6 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from prefork.log import Logs
+from prefork.master.chronicle import Chronicle
 from prefork.master.control_place import PlaceRecord
 from prefork.master.estate import Estate, ServerState
 from prefork.master.listeners import Listener
@@ -19,7 +20,12 @@ from prefork.records import Descriptor
 
 
 def record_of(
-    estate: Estate, reloads: Reloads, belongings: Belongings, logs: Logs, control: PlaceRecord | None
+    estate: Estate,
+    reloads: Reloads,
+    belongings: Belongings,
+    logs: Logs,
+    chronicle: Chronicle,
+    control: PlaceRecord | None,
 ) -> MasterRecord:
     """Return all that the next version of the master must know."""
     return MasterRecord(
@@ -31,8 +37,9 @@ def record_of(
         {key: Descriptor(fd) for key, fd in logs.files.items()},
         tuple(listener.record() for listener in estate.listeners),
         tuple(pool.record() for pool in estate.pools.values()),
-        tuple(pool.record() for pool in estate.leaving if not pool.is_gone),
+        tuple(pool.record() for pool in estate.leaving),
         monotonic(),
+        chronicle,
         control=control,
     )
 

@@ -11,14 +11,17 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
-from typing import Any
 
 from prefork import __version__
+from prefork.bulletin import Bulletin
 from prefork.config import Config, Listen, Loaded
 from prefork.config import Pool as PoolConfig
-from prefork.errors import ExitStatus, PreforkError
+from prefork.errors import ExitStatus
 from prefork.log import Logs
+from prefork.master.account import Account
+from prefork.master.chronicle import Chronicle
 from prefork.master.control import Control
 from prefork.master.control_place import PlaceRecord
 from prefork.master.estate import Estate, ServerState
@@ -41,6 +44,7 @@ from prefork.master.upgrade import Upgrades
 from prefork.master.upkeep import Upkeep
 from prefork.process import become_subreaper, ended_children, reap, set_title, signal_name
 from prefork.quiesce import HANDSHAKES_S
+from prefork.records import Descriptor
 
 
 class Supervisor:
@@ -53,33 +57,36 @@ class Supervisor:
         read_config: Callable[[], Loaded],
         mold_main: MoldMain,
         logs: Logs,
-        *,
-        ran_until: float | None = None,
+        before: MasterRecord | None = None,
     ) -> None:
         self._logs = logs
         self._log = logs.log
         self._status = ExitStatus.OK
         self._estate = Estate(config, generation=1)
-        self._belongings = belongings
+        bulletin = Bulletin.adopt(belongings.bulletin)
+        self._belongings = replace(belongings, bulletin=Descriptor(bulletin.fd))
         self._notifier = belongings.notifier
-        self._loop = Loop(self.internal_error, ran_until)
+        self._loop = Loop(self.internal_error, before.written_at if before else None)
         self._requests = RequestWatch(self._log, belongings.doorbell)
         self._upkeep = Upkeep(self._log)
         self._turns = Turns(self._loop, self._requests, self._upkeep, self._log, self)
         self._booting: set[str] = set()
         self._news = News(self.internal_error)
+        self._chronicle = chronicle = before.chronicle if before else Chronicle()
+        self._news.listen(chronicle.hear)
+        self._account = Account(self._estate, chronicle, bulletin, self.pools, self._log)
         self._reloads = Reloads(
             self._estate, read_config, self, self._loop, self._log, self._notifier, self._news
         )
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
         self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
         steering = Steering(
-            self, self._estate, self._reloads, self._upgrades, self._stop, read_config, self._show
+            self, self._estate, self._reloads, self._upgrades, self._stop, read_config, self._account.status
         )
         self._control = Control(self._loop, self._log, self._news, steering)
         self._nursery = Nursery(
-            *(config.name, belongings.lifeline[0], self._loop, logs, self._log, self._requests, mold_main),
-            config.metrics.buckets,
+            *(config.name, belongings.lifeline[0], self._loop, logs, self._requests, mold_main),
+            *(config.metrics.buckets, bulletin, chronicle, belongings.metrics),
         )
         self._signals: SignalPipe | None = None
         self._predecessor = ""
@@ -93,16 +100,16 @@ class Supervisor:
 
         Nothing is changed that others see. Raises whatever is wrong with the state.
         """
-        master = cls(
-            record.started_with, record.belongings, read_config, mold_main, logs, ran_until=record.written_at
-        )
+        master = cls(record.started_with, record.belongings, read_config, mold_main, logs, record)
         take_over(record, master._estate, master._reloads, master._nursery, master)
         master._predecessor, master._control_record = record.version, record.control
         return master
 
     def record(self) -> MasterRecord:
         """Return all that the next version of the master must know; only while it is idle."""
-        return record_of(self._estate, self._reloads, self._belongings, self._logs, self._control.record())
+        self._estate.forget_gone(self._chronicle)
+        parts = self._estate, self._reloads, self._belongings, self._logs, self._chronicle
+        return record_of(*parts, self._control.record())
 
     # The life of the master
 
@@ -162,6 +169,7 @@ class Supervisor:
         self._loop.watch(self._requests.doorbell, self._turns.rung)
 
     def _work(self) -> None:
+        self._account.publish()
         while not self._is_over():
             self._turns.turn()
 
@@ -198,8 +206,7 @@ class Supervisor:
         self._feed_watchdog()
 
     def _is_over(self) -> bool:
-        if any(pool.is_gone for pool in self._estate.leaving):
-            self._estate.leaving = [pool for pool in self._estate.leaving if not pool.is_gone]
+        self._estate.forget_gone(self._chronicle)
         return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self.pools())
 
     def pools(self) -> list[Pool]:
@@ -283,10 +290,8 @@ class Supervisor:
     # Commands
 
     def turn_ended(self) -> None:
+        self._account.publish()
         self._control.turn_ended()
-
-    def _show(self) -> dict[str, Any]:
-        raise PreforkError("the status is not there yet")
 
     # Upgrade
 

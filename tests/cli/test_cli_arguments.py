@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefork.cli.arguments import Invocation, read
+from prefork.cli.remote.asking import Asked
 from prefork.errors import UsageError
 
 
@@ -70,9 +71,15 @@ def test_a_bare_word_near_a_command_is_a_module_when_there_is_one(folder: Path) 
         ("-c", "-c/--config: expected one argument"),
         ("run --no-app -c x.yaml", "--no-app and --show-secrets belong to the command check"),
         ("--set workers a:b", "--set: expected key.path=VALUE"),
-        ("reload", "reload: not available in this version; use kill -HUP PID"),
-        ("status --json", "status: not available in this version; look at the log"),
-        ("scale 4", "scale: not available in this version; use kill -TTIN PID"),
+        ("reload x", 'unexpected argument "x" after reload'),
+        ("status --no-wait", "--no-wait: status has nothing to wait for"),
+        ("status --jsno", "this command has no option --jsno; did you mean"),
+        ("reload --timeout soon", "--timeout: expected a duration such as 30s or 5m"),
+        ("scale", "scale: expected a number of workers, such as 4, or POOL=4"),
+        ("scale web=", "scale: expected a number of workers, such as 4, or POOL=4, got"),
+        ("recycle shop.0 --all", "recycle: expected a slot or --all, got both"),
+        ("stop --all", "--all belongs to recycle, not to stop"),
+        ("-w 4 stop", "stop: a command to a running server takes no options of another kind before it"),
         ("init", "init: not available in this version; write app.yaml by hand"),
         ("-c gunicorn.conf.py a:b", "prefork reads YAML, not Python"),
         ("-k gevent a:b", "prefork has one kind of worker"),
@@ -174,3 +181,26 @@ def test_no_other_variable_is_read() -> None:
 def test_mistakes_in_the_variable_name_it(text: str) -> None:
     with pytest.raises(UsageError, match=r"^PREFORK_CMD_ARGS: "):
         parse("a:b", PREFORK_CMD_ARGS=text)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("status", Asked("status", timeout_s=10.0)),
+        ("reload -c a.yaml -c b.yaml", Asked("reload", ("a.yaml", "b.yaml"))),
+        ("-c a.yaml reload --no-wait --json", Asked("reload", ("a.yaml",), json=True, waits=False)),
+        ("stop --timeout 30 --control /run/x", Asked("stop", control="/run/x", timeout_s=30.0)),
+        ("scale -t 1m web=4", Asked("scale", timeout_s=60.0, arguments={"workers": 4, "pool": "web"})),
+        ("scale 4", Asked("scale", arguments={"workers": 4})),
+        ("recycle --all", Asked("recycle", arguments={"all": True})),
+        ("stacks shop.0", Asked("stacks", timeout_s=10.0, arguments={"slot": "shop.0"})),
+    ],
+)
+def test_commands_to_a_running_server(line: str, expected: Asked) -> None:
+    assert parse(line).asked == expected
+
+
+def test_the_environment_says_which_server_is_meant() -> None:
+    environment = {"PREFORK_CMD_ARGS": "-c args.yaml", "PREFORK_CONFIG": "variable.yaml"}
+    assert parse("status", **environment).files == ("args.yaml",)
+    assert parse("status --control /run/x", **environment).files == ()

@@ -1,0 +1,173 @@
+"""The application's own metrics: what its processes have counted with prometheus-client, put together for each pool.
+
+In its multiprocess mode each process keeps its values in files of its own, which its death leaves behind. Here they are
+read and summed up; those of dead processes are merged into one file of each type, and removed. The format of the files
+is prometheus-client's, and only it reads and writes them. See ``prefork.master.metrics_folder`` for the directories.
+
+Runs only in the admin process. Who writes the files is the application, perhaps as another user: nothing in them is
+trusted, and nothing in them can take ``/metrics`` away.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+
+from prefork.admin.application_families import Values, families
+from prefork.process import pid_exists
+
+MERGED = "merged"
+"""In the name of a file it stands for all processes that are dead."""
+
+MOST_BYTES = 64 << 20
+"""A larger file is not read."""
+
+_LEAST_BYTES = 24
+"""What a value takes in a file, however short its key."""
+
+_NAME = re.compile(
+    r"(?P<type>counter|histogram|summary|gauge_(?P<mode>(?:live)?(?:all|min|max|sum|mostrecent)))"
+    r"_(?P<process>[0-9]{1,9}|merged)\.db"
+)
+_OF_THE_LIVING = re.compile(r"gauge_(live.*|all)")
+"""Gauges that end with their process. One that is shown for each process (``all``) says nothing of a dead one, and
+would be there for ever."""
+
+
+class File(NamedTuple):
+    """A file of values, as its name tells it."""
+
+    name: str
+    type: str
+    """``gauge_MODE`` of a gauge."""
+    process: str
+    """The pid, or ``MERGED``."""
+
+
+class ApplicationMetrics:
+    """What the pools' applications have counted."""
+
+    def __init__(self, folder: str | None) -> None:
+        """``folder`` has one with the files of each pool; None: nothing is collected."""
+        self._folder = folder
+
+    def collect(self) -> tuple[list[Metric], Mapping[str, int]]:
+        """Return the metrics, and how many files and families of each pool were left out."""
+        values: dict[str, Values] = {}
+        skipped: dict[str, int] = {}
+        for pool in [] if self._folder is None else _listed(self._folder):
+            values[pool], skipped[pool] = collect_pool(os.path.join(self._folder or "", pool))
+        return families(values, skipped), skipped
+
+
+def collect_pool(folder: str) -> tuple[Values, int]:
+    """Return the values of all processes of a pool, and how many files could not be read.
+
+    What dead processes left is merged first. If that cannot be, it is read where it is.
+    """
+    files = sorted(_files(folder))
+    merged = [file for file in files if file.process == MERGED]
+    living = [file for file in files if file.process != MERGED and pid_exists(int(file.process))]
+    dead = [file for file in files if file not in merged and file not in living]
+    left = [file for file in dead if not _OF_THE_LIVING.fullmatch(file.type)]
+    for file in dead:
+        if file not in left:
+            _remove(folder, file.name)
+    total, past = Values(), Values()
+    unreadable = _read(folder, living, total)
+    unreadable += _read(folder, [*merged, *left], past)
+    if left:
+        _merge(folder, past, left)
+    total.add_all(past)
+    return total, unreadable
+
+
+def _files(folder: str) -> Iterator[File]:
+    for name in _listed(folder):
+        if found := _NAME.fullmatch(name):
+            yield File(name, found["type"], found["process"])
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _read(folder: str, files: Iterable[File], into: Values) -> int:
+    """Add what the files hold; return how many of them are broken."""
+    broken = 0
+    for file in files:
+        try:
+            entries = _entries(os.path.join(folder, file.name))
+        except FileNotFoundError:
+            continue
+        except Exception:  # whatever a reader that trusts its files makes of a broken one
+            broken += 1
+            continue
+        for key, value, timestamp in entries:
+            into.add(file.type, key, file.process, value, timestamp)
+    return broken
+
+
+def _entries(path: str) -> list[tuple[str, float, float]]:
+    """Return key, value and time of each value; none of a file that is just being made."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
+            raise ValueError(f"{path} is no file of metrics")
+        if about.st_size == 0:
+            return []
+        found = MmapedDict.read_all_values_from_file(f"/proc/self/fd/{fd}")
+        entries = []
+        for key, value, timestamp, _ in found:
+            entries.append((key, value, timestamp))
+            if len(entries) > about.st_size // _LEAST_BYTES:  # a length that is negative leads it in circles
+                raise ValueError(f"{path} has more values than it can hold")
+        return entries
+    finally:
+        os.close(fd)
+
+
+def _merge(folder: str, past: Values, files: Iterable[File]) -> None:
+    """Write what dead processes left into the merged files, and remove their own."""
+    for type in sorted({file.type for file in files}):
+        try:
+            _write(folder, type, past)
+        except OSError:
+            continue  # no room, or no right; nothing is lost
+        for file in files:
+            if file.type == type:
+                _remove(folder, file.name)
+
+
+def _write(folder: str, type: str, values: Values) -> None:
+    making = os.path.join(folder, f".{type}_{MERGED}.{os.getpid()}")
+    fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        written = MmapedDict(f"/proc/self/fd/{fd}")
+        for key, value, timestamp in values.of(type):
+            written.write_value(key, value, timestamp)
+        written.close()
+        os.fchmod(fd, 0o644)  # the application may read them all itself, whatever the umask here
+        os.rename(making, os.path.join(folder, f"{type}_{MERGED}.db"))
+    except BaseException:
+        _remove(folder, os.path.basename(making))
+        raise
+    finally:
+        os.close(fd)
+
+
+def _remove(folder: str, name: str) -> None:
+    try:
+        os.unlink(os.path.join(folder, name))
+    except OSError:
+        pass

@@ -1,0 +1,1 @@
+"""Commands to a server that runs: finding it, asking it, and telling what it answers."""
