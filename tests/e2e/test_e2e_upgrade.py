@@ -38,7 +38,7 @@ def app(environ, start_response):
     return [body]
 """
 
-ADOPT = "    supervisor = _supervisor(fd, words)\n"
+ADOPT = "    supervisor, belongings = _supervisor(fd, words)\n"
 
 
 class Versions:
