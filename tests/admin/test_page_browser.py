@@ -133,8 +133,9 @@ def test_an_outage_is_said_with_its_beginning(server, tab):
     server.failure = (503, "503 Service Unavailable\nthe master is gone")
     wait_for_text(tab, "#outage", "The server does not tell its status since ")
     wait_for_text(tab, "#outage", "503 Service Unavailable: the master is gone")
-    wait_for_text(tab, "#outage", "2 attempts; it goes on trying. What you see below is from then.")
+    wait_for_text(tab, "#outage", "2 attempts ago; it goes on trying. What you see below is from then.")
     assert tab.evaluate("document.title") == "✕ shop: no answer"
+    assert tab.text("#answers").startswith("Service No answer since ")
     assert "does not tell its status" in tab.text("#announcer")
     tab.screenshot(SHOTS / "outage.png")
     server.failure = None

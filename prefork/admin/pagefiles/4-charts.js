@@ -12,6 +12,15 @@ class Chart {
     Object.assign(this, { title, lines, log, text, least, base });
     this.parts = made("chart");
     setText(this.parts.title, title);
+    this.pointer = null; // where in the plot the pointer is, from 0 to 1
+    this.parts.plot.addEventListener("pointermove", (event) => {
+      this.pointer = event.offsetX / this.parts.plot.clientWidth;
+      this.showReadout();
+    });
+    this.parts.plot.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.showReadout();
+    });
     this.paths = lines.map((line) => {
       const path = document.createElementNS(SVG, "path");
       path.setAttribute("class", `${line.area ? "area" : "stroke"} ${line.name}`);
@@ -36,8 +45,23 @@ class Chart {
     this.lines.forEach((line, i) => setAttribute(this.paths[i], "d", drawn(points, now, span_s, line, scale)));
     setText(this.parts.scale, values.length ? this.text(scale.top) : "");
     setText(this.parts.span, longDuration(span_s));
+    Object.assign(this, { points, now, span_s });
+    this.showReadout();
     const spoken = figures.map((figure) => `${figure.text} ${figure.unit}`).join(", ");
     setAttribute(this.parts.svg, "aria-label", `${this.title}: ${spoken}`);
+  }
+
+  // Under the pointer: what was at that time.
+  showReadout() {
+    const { hair, readout } = this.parts;
+    const ago_s = this.pointer === null ? null : (1 - this.pointer) * this.span_s;
+    const point = ago_s === null ? undefined : this.points?.find((each) => Math.abs(this.now - each.at - ago_s) <= GAP_S / 2);
+    setHidden(hair, !point);
+    setHidden(readout, !point);
+    if (!point) return;
+    const said = this.lines.map((line) => `${this.text(point[line.name])} ${line.unit ?? line.name}`);
+    setText(readout, `${ago(this.now - point.at)}: ${said.join(", ")}`);
+    hair.style.setProperty("left", `${this.pointer * 100}%`);
   }
 }
 

@@ -101,17 +101,29 @@ function deaths(status, now) {
   return { label: "Deaths", level: age_s < FRESH_S ? "bad" : "warn", icon: "bad", verdict: `${count(recent.length)} this hour`, note, link };
 }
 
+// Reloads and the last upgrade, which has a version, the newest first.
+function changes(status) {
+  const all = [...(status.reloads ?? [status.last_reload]), status.last_upgrade].filter(known);
+  return all.sort((a, b) => Date.parse(b.ended_at) - Date.parse(a.ended_at));
+}
+
 function deploys(status, now) {
-  const last = status.last_reload;
+  const last = changes(status)[0];
   if (status.state === "reloading") {
     const pools = Object.values(status.pools);
     const newest = Math.max(...pools.flatMap((pool) => pool.workers.map((worker) => worker.generation)), status.generation);
-    const ready = pools.flatMap((pool) => pool.workers).filter((worker) => worker.generation === newest && worker.state !== "booting" && newest > (last?.generation ?? 0));
+    const ready = pools.flatMap((pool) => pool.workers).filter((worker) => worker.generation === newest && worker.state !== "booting" );
     const wanted = sum(pools.map((pool) => pool.workers_wanted));
     return { label: "Deploy", level: "note", icon: "booting", verdict: "Under way", note: `${ready.length} of ${wanted} workers ready` };
   }
   if (!last) return { label: "Deploy", level: "ok", icon: "note", verdict: "No reload yet", note: `generation ${status.generation} since the start` };
   const when = ago(now - Date.parse(last.ended_at) / 1000);
+  if (last.version) {
+    const note = last.result === "ok" ? `from ${last.predecessor}, ${when}` : `${status.version} serves on, ${when}; `;
+    return last.result === "ok"
+      ? { label: "Deploy", level: "ok", icon: "ok", verdict: `Upgraded to ${last.version}`, note }
+      : { label: "Deploy", level: "bad", icon: "bad", verdict: "Upgrade failed", note, link: { href: "#deploys", text: "why" } };
+  }
   if (last.result === "ok") {
     return { label: "Deploy", level: "ok", icon: "ok", verdict: "Went through", note: `${when}, in ${duration(last.took_s)}` };
   }

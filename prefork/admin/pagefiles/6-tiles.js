@@ -46,6 +46,7 @@ function updateTile(parts, { key, worker, other }, pool, history) {
   setText(parts.state, slow ? "slow" : worker.state);
   setText(parts.elapsed, current && current.elapsed_s >= 0.1 ? elapsed(current.elapsed_s) : "");
   setText(parts.request, current ? requestText(current) : "");
+  setAttribute(parts.request, "title", current ? requestText(current) : "");
   const old = worker.generation !== Math.max(...pool.generations, worker.generation);
   const more = [slow && worker.state === "draining" ? "draining" : "", old ? `gen ${worker.generation}` : "", worker.running.length > 1 ? `${worker.running.length} at once` : ""].filter(Boolean);
   const cpu = history.cpu(worker);

@@ -7,11 +7,11 @@ class PoolView {
     this.history = new History();
     this.parts = made("pool");
     this.charts = {
-      requests: new Chart("Requests", [{ name: "requests", area: true }, { name: "errors", area: true }], { text: rate, least: 5 }),
+      requests: new Chart("Requests", [{ name: "requests", unit: "requests/s", area: true }, { name: "errors", unit: "errors/s", area: true }], { text: rate, least: 5 }),
       latency: new Chart("Time in the application", [{ name: "p50" }, { name: "p95" }, { name: "p99" }], { log: true, text: duration }),
-      busy: new Chart("Busy workers", [{ name: "busy", area: true }, { name: "workers" }]),
-      queue: new Chart("Queue", [{ name: "queue", area: true }], { least: 5 }),
-      memory: new Chart("Memory", [{ name: "all", area: true }, { name: "private", area: true }], { text: bytes, least: 1048576, base: 1024 }),
+      busy: new Chart("Busy workers", [{ name: "busy", area: true }, { name: "workers", unit: "serve" }]),
+      queue: new Chart("Queue", [{ name: "queue", unit: "waiting", area: true }], { least: 5 }),
+      memory: new Chart("Memory", [{ name: "all", unit: "in all", area: true }, { name: "private", area: true }], { text: bytes, least: 1048576, base: 1024 }),
     };
     for (const [name, chart] of Object.entries(this.charts)) {
       chart.parts.node.classList.add(`chart-${name}`);

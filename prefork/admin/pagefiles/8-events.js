@@ -16,12 +16,14 @@ class EventsView {
     });
     this.reloads = new List(byId("reloads"), (reload) => openedIf(reload.result !== "ok" && reload === this.newest), (parts, reload) => {
       const ok = reload.result === "ok";
-      setText(parts.what, ok ? `Generation ${reload.generation}` : "Failed");
-      setText(parts.which, ok ? "" : `at generation ${reload.generation}`);
+      const [what, which] = reload.version ? upgradeWords(reload) : reloadWords(reload);
+      setText(parts.what, what);
+      setText(parts.which, which);
       this.common(parts, ok ? "ok" : "bad", reload.ended_at, reload.error);
       setClass(parts.node, "recent", reload === this.newest);
-      setText(parts.why, ok ? `took ${duration(reload.took_s)}` : lastLine(reload.error));
-      setText(parts.facts, `${moment(reload.ended_at)}, after ${duration(reload.took_s)}`);
+      const took = known(reload.took_s) ? `took ${duration(reload.took_s)}` : "";
+      setText(parts.why, ok ? took : lastLine(reload.error));
+      setText(parts.facts, [moment(reload.ended_at), took].filter(Boolean).join(", "));
     });
     const death = (parts, item) => {
       setText(parts.what, item.slot);
@@ -51,15 +53,12 @@ class EventsView {
     const long = runningNow(status).filter(({ request }) => request.slow || request.elapsed_s >= RUNNING_FROM_S);
     this.running.show(long.slice(0, RUNNING_SHOWN), ({ worker, request }) => `${worker.slot} ${worker.pid} ${request.thread}`);
     setHidden(byId("running-empty"), long.length > 0);
-    const reloads = status.reloads ?? [status.last_reload].filter(known);
+    const reloads = changes(status);
     this.newest = reloads[0];
     this.reloads.show(reloads, (reload) => `${reload.ended_at} ${reload.generation} ${reload.result}`);
     setHidden(byId("reloads-empty"), reloads.length > 0);
     const totals = status.reloads_total;
     setText(byId("deploys-total"), totals ? `${count(totals.ok)} ok, ${count(totals.failed)} failed` : "");
-    const upgrade = status.last_upgrade;
-    setHidden(byId("upgrade"), !upgrade);
-    if (upgrade) setText(byId("upgrade"), upgradeText(upgrade, now));
     const key = (death) => `${death.at} ${death.slot} ${death.pid}`;
     const unexpected = status.deaths.filter((death) => !death.expected);
     const expected = status.deaths.filter((death) => death.expected);
@@ -95,9 +94,10 @@ function deathFacts(death) {
     .join(" · ");
 }
 
-function upgradeText(upgrade, now) {
-  const when = ago(now - Date.parse(upgrade.ended_at) / 1000);
-  return upgrade.result === "ok"
-    ? `Upgraded to ${upgrade.version} from ${upgrade.predecessor}, ${when}.`
-    : `Upgrade failed ${when}: ${upgrade.error}`;
+function reloadWords({ result, generation }) {
+  return result === "ok" ? [`Generation ${generation}`, ""] : ["Failed", `at generation ${generation}`];
+}
+
+function upgradeWords({ result, version, predecessor }) {
+  return result === "ok" ? [`Upgraded to ${version}`, `from ${predecessor}`] : ["Upgrade failed", `to ${version}`];
 }

@@ -62,7 +62,7 @@ class Live {
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (response.status === 401) throw new Told("The server wants its token", "Load this page again to sign in.");
-    if (!response.ok) throw new Told("The server does not tell its status", await reason(response));
+    if (!response.ok) throw new Told("The server does not tell its status", `${await reason(response)}.`);
     const date = Date.parse(response.headers.get("date")) / 1000;
     const skew_s = date - Date.now() / 1000;
     this.skew_s = Math.abs(skew_s) > 2 ? skew_s : 0; // the header has whole seconds only
@@ -77,6 +77,7 @@ class Live {
     this.answeredAt = new Date();
     const now = Date.now() / 1000 + this.skew_s;
     const told = answers(status, now, this.room);
+    this.told = told;
     this.answers.show(told, (answer) => answer.label);
     this.pools.show(Object.entries(status.pools), ([name]) => name);
     this.events.show(status, now);
@@ -97,8 +98,10 @@ class Live {
     const for_s = (Date.now() - this.failingSince) / 1000;
     setText(byId("outage-what"), `${told ? error.message : "No answer from the server"} since ${clock(this.failingSince)}.`);
     const hint = told ? error.hint : error.name === "TimeoutError" ? `Nothing came within ${PATIENCE_MS / 1000} s.` : "";
+    const silence = { label: "Service", level: "bad", icon: "bad", verdict: "No answer", note: `since ${clock(this.failingSince)}` };
+    if (this.told) this.answers.show([silence, ...this.told.slice(1)], (answer) => answer.label);
     const old = this.answeredAt ? "What you see below is from then." : "";
-    setText(byId("outage-more"), [hint, `That is ${longDuration(for_s)}, ${plural(this.failures, "attempt")}; it goes on trying.`, old].filter(Boolean).join(" "));
+    setText(byId("outage-more"), [hint, `${longDuration(for_s)} and ${plural(this.failures, "attempt")} ago; it goes on trying.`, old].filter(Boolean).join(" "));
     setHidden(byId("outage"), false);
     setClass(document.body, "stale", true);
     document.title = `✕ ${byId("name").textContent}: no answer`;
@@ -124,7 +127,7 @@ class Live {
 // What the server says of its refusal: its status, and a line for people.
 async function reason(response) {
   const plain = response.headers.get("content-type")?.startsWith("text/plain");
-  return plain ? (await response.text()).slice(0, 300).trim().split("\n").join(": ") : `It says ${response.status}.`;
+  return plain ? (await response.text()).slice(0, 300).trim().split("\n").join(": ") : `It says ${response.status}`;
 }
 
 // A failure that the page understands, with what to do.
