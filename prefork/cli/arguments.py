@@ -22,7 +22,6 @@ COMMANDS = ("run", "check", "schema")
 
 # Commands of later versions, and what does it meanwhile.
 LATER_COMMANDS: Mapping[str, str] = {
-    "top": "use prefork status",
     "init": "write app.yaml by hand; prefork schema describes it",
 }
 
@@ -31,7 +30,7 @@ prefork -c app.yaml               (the same as prefork run -c app.yaml)
        prefork shop.wsgi:application [option ...]
        prefork check -c app.yaml
        prefork schema
-       prefork status | reload | stop | upgrade | diff | scale | recycle | stacks | reopen-logs"""
+       prefork status | top | reload | stop | upgrade | diff | scale | recycle | stacks | reopen-logs"""
 
 DESCRIPTION = """\
 Serve a Python web application from pre-forked worker processes.
@@ -40,7 +39,7 @@ commands:
   run                   serve in the foreground; the default
   check                 validate, load the application in a child process, print the effective config
   schema                print the JSON Schema of the config, for editors
-  status, reload, stop, upgrade, diff, scale, recycle, stacks, reopen-logs
+  status, top, reload, stop, upgrade, diff, scale, recycle, stacks, reopen-logs
                         to a running server; prefork status --help says more
 
 An application is module:attr, module, "module:create(args)" or path/wsgi.py:attr."""

@@ -162,6 +162,15 @@ def test_keys_sort_filter_select_and_ask() -> None:
     assert view.press("q", history) is Act.QUIT
 
 
+def test_long_lines_of_a_stack_are_wrapped() -> None:
+    view = View()
+    view.show("  File " + "x" * 100 + " in app")
+    shown = text(looks(status(worker("shop.0", 10))), view)
+    assert shown.count("x") == 100
+    assert " in app" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+
+
 def test_keys_of_a_terminal() -> None:
     assert split_keys("q\x1b[A\x1b[B\r\x1b") == ["q", "up", "down", "enter", "esc"]
     assert split_keys("\x1b[1;5C\x1b[15~a\x07ä") == ["a", "ä"]  # sequences of other keys are left out

@@ -152,7 +152,6 @@ def test_schema_is_one_and_accepts_the_example(tmp_path: Path) -> None:
         ("-c gunicorn.conf.py", "-c gunicorn.conf.py: prefork reads YAML, not Python"),
         ("--max-request 5 myapp:app", 'unknown option --max-request; did you mean "--max-requests"?'),
         ("chekc", '"chekc" is neither a command nor a module; did you mean "check"?'),
-        ("top", "top: not available in this version; use prefork status"),
         ("", "nothing to serve: give -c FILE or an application"),
     ],
 )

@@ -13,6 +13,7 @@ from prefork.suggest import did_you_mean
 
 COMMANDS = {
     "status": "show pools, workers, what they run, and the last deaths",
+    "top": "the same live, with what passes through; q quits",
     "reload": "read config and application anew; tells what has changed, or why it failed",
     "stop": "stop gracefully",
     "upgrade": "go on as the version of prefork that is installed now",
@@ -26,6 +27,7 @@ WAITING = frozenset({"reload", "stop", "upgrade", "scale", "recycle"})
 QUICK_S, WAITING_S = 10.0, 300.0
 """How long an answer may take, if --timeout does not say."""
 
+_WITH_JSON = tuple(name for name in COMMANDS if name != "top")
 _VALUES = ("-c", "--config", "--control", "--timeout", "-t")
 """Options that are followed by a value."""
 
@@ -39,6 +41,8 @@ class Asked:
     control: str | None = None
     timeout_s: float = WAITING_S
     json: bool = False
+    watches: bool = False
+    """Ask again each second."""
     waits: bool = True
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +64,12 @@ def read(argv: Sequence[str]) -> Asked:
     command: str = options.command
     if options.no_wait and command not in WAITING:
         raise UsageError(f"--no-wait: {command} has nothing to wait for")
+    for option, given, commands in (
+        ("--watch", options.watch, ("status",)),
+        ("--json", options.json, _WITH_JSON),
+    ):
+        if given and command not in commands:
+            raise UsageError(f"{option} belongs to {', '.join(commands)}, not to {command}")
     timeout_s = WAITING_S if command in WAITING else QUICK_S
     if options.timeout is not None:
         parsed = parse_duration(_number(options.timeout))
@@ -72,6 +82,7 @@ def read(argv: Sequence[str]) -> Asked:
         options.control,
         timeout_s,
         options.json,
+        options.watch,
         not options.no_wait,
         _arguments(command, options),
     )
@@ -152,5 +163,6 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--no-wait", action="store_true", help="return as soon as it has begun")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument("--watch", action="store_true", help="status: again each second, until Ctrl-C")
     parser.add_argument("--all", action="store_true", help="recycle: every worker")
     return parser

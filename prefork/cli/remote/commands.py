@@ -13,11 +13,38 @@ from prefork.cli.remote.connection import Answer
 from prefork.cli.remote.server import RemoteServer
 from prefork.cli.remote.status_text import status_text
 from prefork.cli.remote.texts import changes_text, diff_text, stacks_text
+from prefork.cli.top.live import top
 from prefork.errors import ExitStatus, PreforkError
+
+WATCH_S = 1.0
+
+_CLEAR = "\x1b[H\x1b[2J"
 
 
 def run(asked: Asked) -> int:
     """Return the exit status; what went wrong before there was an answer is raised as ``PreforkError``."""
+    if asked.command == "top":
+        return top(RemoteServer.find(asked.files, asked.control, time.monotonic() + asked.timeout_s))
+    if asked.watches:
+        return _watch(asked)
+    return _run_once(asked)
+
+
+def _watch(asked: Asked) -> int:
+    """Show the status each second, with --json one line of it, until Ctrl-C or an error."""
+    server = RemoteServer.find(asked.files, asked.control, time.monotonic() + asked.timeout_s)
+    clear = _CLEAR if sys.stdout.isatty() else ""
+    try:
+        while True:
+            status = server.status()
+            text = json.dumps(status) if asked.json else f"{clear}{status_text(status, time.time())}"
+            print(text, flush=True)
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        return ExitStatus.OK
+
+
+def _run_once(asked: Asked) -> int:
     try:
         answer = _ask(asked)
     except PreforkError as error:

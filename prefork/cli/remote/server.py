@@ -16,7 +16,9 @@ from prefork.process import Ending
 OnProgress = Callable[[Answer], None]
 
 EACH_S = 10.0
-"""How long an answer may take that a person looks at meanwhile."""
+"""How long the answer to what a person has asked for may take."""
+LOOK_S = 2.0
+"""The same for a look that is repeated anyway."""
 
 
 class CommandFailed(PreforkError):
@@ -77,20 +79,20 @@ class RemoteServer:
 
     def status(self) -> dict[str, Any]:
         """Return the status document. Raises ``PreforkError``."""
-        answer = self._ask_now("status")
+        answer = self._ask_now("status", LOOK_S)
         result: dict[str, Any] = answer["result"]
         return result
 
     def stacks(self, slot: str) -> str:
         """Return the stacks of a worker, as text. Raises ``PreforkError``."""
-        return stacks_text(self._ask_now("stacks", slot=slot)["workers"])
+        return stacks_text(self._ask_now("stacks", EACH_S, slot=slot)["workers"])
 
     def recycle(self, slot: str) -> None:
         """Order a successor for a worker, and do not wait for it. Raises ``PreforkError``."""
-        self._ask_now("recycle", slot=slot, wait=False)
+        self._ask_now("recycle", EACH_S, slot=slot, wait=False)
 
-    def _ask_now(self, command: str, **arguments: Any) -> Answer:
-        answer = self.ask(command, time.monotonic() + EACH_S, **arguments)
+    def _ask_now(self, command: str, patience_s: float, **arguments: Any) -> Answer:
+        answer = self.ask(command, time.monotonic() + patience_s, **arguments)
         if answer.get("status") != ExitStatus.OK:
             raise CommandFailed(answer)
         return answer

@@ -41,7 +41,7 @@ def layout(
     top = [*_head(status), *_silence(history, now, problem), *_reload(status), [], *_pools(status, history)]
     if view.mode is Mode.TEXT:
         room = max(0, height - len(top) - 2)
-        shown = view.text[view.scrolled : view.scrolled + room]
+        shown = [part for line in view.text for part in _wrapped(line, width)][view.scrolled :][:room]
         body: list[Line] = [[], *([(line, "")] for line in shown)]
     else:
         deaths = _deaths(status)[: max(0, min(MOST_DEATHS + 2, height // 4))]
@@ -50,6 +50,13 @@ def layout(
     lines = [*top, *body][: height - 1]
     lines += [[]] * (height - 1 - len(lines))
     return [*lines, _foot(view, history)]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Return a line in pieces that fit; the further ones are indented more."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    step = max(1, width - len(indent))
+    return [line[:width], *(indent + line[at : at + step] for at in range(width, len(line), step))]
 
 
 def _head(status: Status) -> Iterator[Line]:

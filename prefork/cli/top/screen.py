@@ -71,7 +71,7 @@ def _plain_screen() -> Iterator[PlainScreen]:
 
 @contextmanager
 def _rich_screen() -> Iterator[Screen]:
-    from rich.console import Console, Group
+    from rich.console import Console, ConsoleDimensions, Group
     from rich.live import Live
     from rich.text import Text
 
@@ -80,7 +80,7 @@ def _rich_screen() -> Iterator[Screen]:
     class RichScreen:
         @property
         def size(self) -> tuple[int, int]:
-            return console.size
+            return os.get_terminal_size(sys.stdout.fileno())
 
         def show(self, lines: Sequence[Line]) -> None:
             texts = (
@@ -89,6 +89,8 @@ def _rich_screen() -> Iterator[Screen]:
                 )
                 for line in lines
             )
+            # Not what COLUMNS may have said at the start: a terminal is resized.
+            console.size = ConsoleDimensions(*self.size)
             live.update(Group(*texts), refresh=True)
 
     with Live(console=console, screen=True, auto_refresh=False) as live:
