@@ -1,9 +1,10 @@
 """A reload, from a valid new config to its commit or rollback, over all pools.
 
-Runs in the master. The order: new listeners are opened; each pool's new mold loads; workers of the new generation
-boot; when every pool has its first batch ready, old workers drain batch by batch; when every slot of every pool is
-filled by the new generation it is committed: the last old workers go, old molds too, and listeners that the new
-config does not have are emptied and closed. Until then whatever fails turns everything back.
+Runs in the master. The order: new listeners are opened; an admin process starts if its config is another; each pool's
+new mold loads; workers of the new generation boot; when every pool has its first batch ready, old workers drain batch
+by batch; when every slot of every pool is filled by the new generation it is committed: the last old workers go, old
+molds too, and listeners that the new config does not have are emptied and closed. Until then whatever fails turns
+everything back.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Protocol
 
 from prefork.config import Config, Listen
 from prefork.config import Pool as PoolConfig
+from prefork.config.admin_pool import NAME as ADMIN
 from prefork.errors import PreforkError
-from prefork.master.estate import Estate
+from prefork.master.admin_keeper import AdminKeeper
+from prefork.master.admin_terms import Terms
+from prefork.master.estate import Estate, listens_of
 from prefork.master.listeners import Listener, diff
 from prefork.master.pool import Pool
 
@@ -30,6 +34,10 @@ class Tools(Protocol):
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
     ) -> Pool:
         """Start a generation of ``pool``, or of a new pool if it is None."""
+
+    @property
+    def admin(self) -> AdminKeeper:
+        """The keeper of the admin process."""
 
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool drain and go."""
@@ -63,7 +71,8 @@ class Reload:
 
     def start(self) -> None:
         """Open new listeners and start a mold for each pool."""
-        wanted = [listen for pool in self.config.pools for listen in pool.listen]
+        terms = Terms.of(self.config)
+        wanted = listens_of(self.config)
         change = diff(self._estate.listeners, wanted)
         self._opened = self._tools.open_listeners(change.add, wanted)
         self._closing = change.remove
@@ -71,6 +80,9 @@ class Reload:
         names = {pool.name for pool in self.config.pools}
         self._before_gate, self._before_commit = set(names), set(names)
         try:
+            if self._tools.admin.prepare(terms):
+                self._before_gate.add(ADMIN)
+                self._before_commit.add(ADMIN)
             for config in self.config.pools:
                 listeners = self._estate.listeners_of(config)
                 old = self._estate.pools.get(config.name)
@@ -81,17 +93,20 @@ class Reload:
             self.roll_back()
             raise
 
-    def gate_reached(self, pool: Pool) -> None:
-        """The pool has its first batch: once all have, old workers may go."""
-        self._before_gate.discard(pool.name)
+    def gate_reached(self, name: str) -> None:
+        """The pool has its first batch, or the admin process is ready: once all are, old workers may go."""
+        self._before_gate.discard(name)
         if not self._before_gate:
-            for name in self._before_commit - self.new_pools.keys():
-                self._estate.pools[name].open_gate()
+            for each in self._before_commit - self.new_pools.keys() - {ADMIN}:
+                self._estate.pools[each].open_gate()
 
-    def all_ready(self, pool: Pool) -> bool:
-        """Every slot of the pool is filled by the new generation; return whether that completes the reload."""
-        self._before_commit.discard(pool.name)
-        self.gate_reached(pool)
+    def all_ready(self, name: str) -> bool:
+        """Every slot of the pool is filled by the new generation, or the admin process is ready.
+
+        Return whether that completes the reload.
+        """
+        self._before_commit.discard(name)
+        self.gate_reached(name)
         return not self._before_commit
 
     def commit(self) -> list[str]:
@@ -110,6 +125,7 @@ class Reload:
         }
         for pool in estate.pools.values():
             pool.commit(self.generation, empty_listeners=bool(self._closing))
+        self._tools.admin.commit(empty_listeners=bool(self._closing))
         for pool in removed:
             self._tools.retire_pool(pool, "retired")
         if self._closing:
@@ -121,6 +137,7 @@ class Reload:
         for pool in self._estate.pools.values():
             if self.generation in pool.generations:
                 pool.roll_back(self.generation)
+        self._tools.admin.roll_back()
         for pool in self.new_pools.values():
             self._tools.retire_pool(pool, "rolled-back")
         self._estate.listeners = [
@@ -133,11 +150,10 @@ class Reload:
     def _adjust_listeners(self) -> list[str]:
         """Apply backlog, mode and owner to listeners that stay; a failure is no reason to go back."""
         complaints = []
-        for config in self.config.pools:
-            for listen in config.listen:
-                for listener in self._estate.listeners_with(listen):
-                    try:
-                        listener.adjust(listen)
-                    except PreforkError as error:
-                        complaints.append(str(error))
+        for listen in listens_of(self.config):
+            for listener in self._estate.listeners_with(listen):
+                try:
+                    listener.adjust(listen)
+                except PreforkError as error:
+                    complaints.append(str(error))
         return complaints

@@ -73,7 +73,7 @@ class Stop:
         self._estate.state = ServerState.STOPPING
         self._estate.is_hasty = reason != "stop"
         if self._deadline is None:
-            self._master.quiesce(self._estate.listeners)
+            self._master.quiesce(self._estate.listeners_of_pools())
             self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))
         deadline = monotonic() + within_s
         self._deadline = min(deadline, self._deadline or deadline)
