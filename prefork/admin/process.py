@@ -44,7 +44,7 @@ def main(
     child.begin(heritage, f"prefork: admin {heritage.server}")
     pid = os.getpid()
     logs = logs.bind(f"admin pid {pid}", pid=pid)
-    logs.access = None  # health checks and scrapes come every few seconds
+    logs.access = logs.statsd = None  # health checks and scrapes come every few seconds
     capture_output(logs)
     channel = Channel.from_fd(heritage.channel)
     try:
@@ -52,7 +52,7 @@ def main(
             privileges.drop(credentials)
             random.seed()
             with child.tied_to_master(heritage.lifeline):
-                reading = Reading(Bulletin(heritage.bulletin), heritage.lifeline)
+                reading = Reading(Bulletin(heritage.bulletin), heritage.lifeline, heritage.metrics_folder)
                 for board in heritage.boards:
                     reading.add_board(board.pool, board.generation, board.fd)
                 app = App(reading, Access(heritage.server, admin.token, admin.open))

@@ -6,22 +6,22 @@ waits for another process: what cannot be had now is answered as it was before.
 
 from __future__ import annotations
 
-import json
 import select
+from collections.abc import Mapping
 from threading import Lock
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NamedTuple
 
 from prefork.bulletin import Bulletin
+from prefork.observer import Observer
 from prefork.scoreboard import Scoreboard
 from prefork.status import status
 
-ATTEMPTS = 50
-PAUSE_S = 0.001
-"""While the master puts document and cells together again; a turn of it is much shorter than all attempts."""
-
 UNLISTED_S = 30.0
-"""A scoreboard may come before the document that speaks of it."""
+"""A scoreboard may come before the document that speaks of it; one that none has spoken of for so long is gone."""
+
+Key = tuple[str, int]
+"""Pool and generation."""
 
 
 class _Held(NamedTuple):
@@ -32,15 +32,15 @@ class _Held(NamedTuple):
 class Reading:
     """The ``Source`` of a real server."""
 
-    def __init__(self, bulletin: Bulletin, lifeline: int) -> None:
-        self._bulletin = bulletin
+    def __init__(self, bulletin: Bulletin, lifeline: int, metrics_folder: str | None = None) -> None:
+        self.metrics_folder = metrics_folder
+        self._observer = Observer(bulletin)
         self._lifeline = select.poll()
         self._lifeline.register(lifeline, select.POLLIN)
-        self._held: dict[tuple[str, int], _Held] = {}
-        self._listed: set[tuple[str, int]] = set()
-        """Those that some document has spoken of."""
+        self._held: dict[Key, _Held] = {}
+        self._was_listed: set[Key] = set()
         self._lock = Lock()
-        self._parsed: tuple[int, dict[str, Any]] | None = None
+        """What one client has seen is never followed by something older."""
         self._last: dict[str, Any] | None = None
 
     def add_board(self, pool: str, generation: int, fd: int) -> None:
@@ -49,63 +49,42 @@ class Reading:
         board.close()
         with self._lock:
             self._held[pool, generation] = _Held(board, monotonic())
-            if self._read() is not None:
-                self._drop_gone()
+            self._drop_gone(self._observer.document())
 
     def is_master_alive(self) -> bool:
         return not self._lifeline.poll(0)
 
-    def document(self) -> dict[str, Any] | None:
+    def document(self) -> Mapping[str, Any] | None:
         """Return what the master has published last; None if it has not yet."""
         with self._lock:
-            found = self._read()
-        return None if found is None else found[1]
+            return self._observer.document()
 
     def status(self) -> dict[str, Any]:
-        """Return the status without query strings, of a document and cells that belong together.
+        """Return the status without query strings; if it cannot be had now, that of the last time.
 
-        If the master is in the middle of a change for long, that of the last time. Raises ``LookupError`` if the master
-        has published nothing yet.
+        Raises ``LookupError`` if the master has published nothing yet.
         """
-        with self._lock:  # so that what one client has seen is never followed by something older
-            for _ in range(ATTEMPTS):
-                number = self._bulletin.number
-                found = self._read()
-                if found is not None and found[0] == number:
-                    made = self._made(found[1])
-                    if self._bulletin.number == number:
-                        self._last = made
-                        return made
-                sleep(PAUSE_S)
-            if self._last is not None:
-                return self._last
-            if (found := self._read()) is None:
-                raise LookupError("the master has published no status yet")
-            return status(found[1], {}, monotonic(), show_queries=False)
+        with self._lock:
+            sight = self._observer.look({key: held.board for key, held in self._held.items()})
+            if sight is not None:
+                self._last = status(sight.document, sight.boards, monotonic(), show_queries=False)
+                self._drop_gone(sight.document)
+            elif self._last is None:
+                document = self._observer.document()
+                if document is None:
+                    raise LookupError("the master has published no status yet")
+                return status(document, {}, monotonic(), show_queries=False)
+            return self._last
 
-    def _made(self, document: dict[str, Any]) -> dict[str, Any]:
-        self._drop_gone()
-        boards = {key: held.board for key, held in self._held.items()}
-        return status(document, boards, monotonic(), show_queries=False)
-
-    def _read(self) -> tuple[int, dict[str, Any]] | None:
-        """Return the latest document with its number; it is parsed once."""
-        if self._parsed is not None and self._parsed[0] == self._bulletin.number & ~1:
-            return self._parsed
-        edition = self._bulletin.read()
-        if edition is not None:
-            self._parsed = edition.number, json.loads(edition.document)
-            for name, pool in self._parsed[1]["pools"].items():
-                self._listed.update((name, generation) for generation in pool["generations"])
-        return self._parsed
-
-    def _drop_gone(self) -> None:
+    def _drop_gone(self, document: Mapping[str, Any] | None) -> None:
         """Forget the scoreboards of generations that are gone."""
-        assert self._parsed is not None
-        pools = self._parsed[1]["pools"]
-        living = {(name, generation) for name, pool in pools.items() for generation in pool["generations"]}
+        if document is None:
+            return
+        listed = {
+            (name, number) for name, pool in document["pools"].items() for number in pool["generations"]
+        }
         now = monotonic()
-        for key in [key for key in self._held if key not in living]:
-            if key in self._listed or now - self._held[key].since > UNLISTED_S:
+        for key in self._held.keys() - listed:
+            if key in self._was_listed or now - self._held[key].since > UNLISTED_S:
                 del self._held[key]
-        self._listed &= living
+        self._was_listed = listed

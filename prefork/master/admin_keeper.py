@@ -176,7 +176,9 @@ class AdminKeeper:
         """Send an order to all of them. One that does not read is ended, for it would miss what it needs."""
         for process in list(self._processes()):
             if not process.send(kind, fds, **fields) and process.state is not ChildState.LEAVING:
-                self._log.warning("admin-stuck", f"pid {process.pid} reads no orders: sending SIGKILL")
+                self._log.warning(
+                    "admin-stuck", f"pid {process.pid} reads no orders: sending SIGKILL", pid=process.pid
+                )
                 process.kill()
 
     # What it tells

@@ -142,6 +142,7 @@ class Nursery:
                 "metrics-folder-failed", f"the application's own metrics are not collected: {error}"
             )
             return None
+
     def run_admin(
         self,
         terms: Terms,

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol
 
-from prefork.config import Config, Listen
+from prefork.config import Config
 from prefork.config import Pool as PoolConfig
 from prefork.config.admin_pool import NAME as ADMIN
 from prefork.errors import PreforkError
 from prefork.master.admin_keeper import AdminKeeper
 from prefork.master.admin_terms import Terms
+from prefork.master.doors import Doors
 from prefork.master.estate import Estate, listens_of
 from prefork.master.listeners import Listener, diff
 from prefork.master.pool import Pool
@@ -27,8 +28,9 @@ from prefork.master.pool import Pool
 class Tools(Protocol):
     """What a reload needs of the supervisor."""
 
-    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
-        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
+    @property
+    def doors(self) -> Doors:
+        """What opens and closes listeners."""
 
     def add_generation(
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
@@ -41,12 +43,6 @@ class Tools(Protocol):
 
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool drain and go."""
-
-    def quiesce(self, listeners: Sequence[Listener]) -> None:
-        """Make the kernel refuse new connections."""
-
-    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
-        """Close listeners once the workers that still hold them have taken what waits there."""
 
 
 class Reload:
@@ -74,7 +70,7 @@ class Reload:
         terms = Terms.of(self.config)
         wanted = listens_of(self.config)
         change = diff(self._estate.listeners, wanted)
-        self._opened = self._tools.open_listeners(change.add, wanted)
+        self._opened = self._tools.doors.open(change.add, wanted)
         self._closing = change.remove
         self._estate.listeners += self._opened
         names = {pool.name for pool in self.config.pools}
@@ -116,7 +112,7 @@ class Reload:
             pool for name, pool in estate.pools.items() if name not in {p.name for p in self.config.pools}
         ]
         complaints = self._adjust_listeners()
-        self._tools.quiesce(self._closing)
+        self._tools.doors.quiesce(self._closing)
         estate.listeners = [listener for listener in estate.listeners if listener not in self._closing]
         estate.config, estate.generation = self.config, self.generation
         estate.pools = {
@@ -129,7 +125,7 @@ class Reload:
         for pool in removed:
             self._tools.retire_pool(pool, "retired")
         if self._closing:
-            self._tools.empty_and_close(self._closing)
+            self._tools.doors.empty_and_close(self._closing)
         return complaints
 
     def roll_back(self) -> None:
@@ -143,9 +139,9 @@ class Reload:
         self._estate.listeners = [
             listener for listener in self._estate.listeners if listener not in self._opened
         ]
-        self._tools.quiesce(self._opened)
+        self._tools.doors.quiesce(self._opened)
         if self._opened:
-            self._tools.empty_and_close(self._opened)
+            self._tools.doors.empty_and_close(self._opened)
 
     def _adjust_listeners(self) -> list[str]:
         """Apply backlog, mode and owner to listeners that stay; a failure is no reason to go back."""

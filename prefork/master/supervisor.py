@@ -16,7 +16,7 @@ from time import monotonic
 
 from prefork import __version__
 from prefork.bulletin import Bulletin
-from prefork.config import Config, Listen, Loaded
+from prefork.config import Config, Loaded
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus
 from prefork.log import Logs
@@ -26,9 +26,10 @@ from prefork.master.admin_terms import Terms
 from prefork.master.chronicle import Chronicle
 from prefork.master.control import Control
 from prefork.master.control_place import PlaceRecord
-from prefork.master.estate import Estate, ServerState, listens_of
+from prefork.master.doors import Doors
+from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
-from prefork.master.listeners import Listener, open_all, open_at_start
+from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
 from prefork.master.news import News, Upgraded
 from prefork.master.nursery import Lives, Nursery
@@ -80,6 +81,10 @@ class Supervisor:
         self._reloads = Reloads(
             self._estate, read_config, self, self._loop, self._log, self._notifier, self._news
         )
+        self.doors = Doors(
+            *(self._estate, belongings.activation, self._loop, self._log),
+            *(self._broadcast, self._reloads.do_waiting),
+        )
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
         self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
         steering = Steering(
@@ -126,8 +131,7 @@ class Supervisor:
         with self._put_away(config.pidfile):
             self._control.open(config.control, config.name)
             terms = Terms.of(config)
-            listens = listens_of(config)
-            self._estate.listeners = open_at_start(listens, self._belongings.activation, self._log)
+            self.doors.open_first()
             self.admin.start(terms)
             self._boot()
             self._work()
@@ -186,8 +190,7 @@ class Supervisor:
         finally:
             self._control.close()
             self.admin.kill()
-            for listener in [*self._estate.listeners, *self._estate.closing]:
-                listener.close(unlink=True)
+            self.doors.close_all()
             if pidfile:
                 remove_pidfile(pidfile)
 
@@ -217,7 +220,7 @@ class Supervisor:
         if self._estate.state is not ServerState.STOPPING or not all(pool.is_gone for pool in self.pools()):
             return False
         if not self.admin.has_ended:  # it goes last
-            self.quiesce(self._estate.listeners_of_admin())
+            self.doors.quiesce(self._estate.listeners_of_admin())
             self.admin.end()
         return self.admin.is_gone
 
@@ -379,36 +382,16 @@ class Supervisor:
 
     # What a reload needs
 
-    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
-        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
-        return open_all(listens, self._belongings.activation, siblings, self._log)
-
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool take what waits in its listeners, drain and go."""
         self._estate.leaving.append(pool)
         pool.stop(monotonic() + pool.current.config.timeouts.graceful, reason)
         self._loop.call_later(HANDSHAKES_S, lambda: pool.broadcast("close-listeners"))
 
-    def quiesce(self, listeners: Sequence[Listener]) -> None:
-        """Make the kernel refuse new connections."""
-        for problem in filter(None, (listener.quiesce() for listener in listeners)):
-            self._log.warning("quiesce-failed", problem)
-
-    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
-        """Close listeners once the workers that still hold them have taken what waits there."""
-
-        def close() -> None:
-            for pool in self.pools():
-                pool.broadcast("close-listeners")
-            self.admin.broadcast("close-listeners")
-            for listener in listeners:
-                listener.free_address()
-                listener.close(unlink=True)
-                self._estate.closing.remove(listener)
-            self._reloads.do_waiting()
-
-        self._estate.closing += listeners
-        self._loop.call_later(HANDSHAKES_S, close)
+    def _broadcast(self, kind: str) -> None:
+        for pool in self.pools():
+            pool.broadcast(kind)
+        self.admin.broadcast(kind)
 
     # Stop
 
