@@ -166,6 +166,7 @@ class Nursery:
             logs=self._logs.fds,
             bulletin=self._means.bulletin.fd,
             boards=tuple(InheritedBoard(*key, fd) for key, fd in boards.items()),
+            metrics_folder=None if self._metrics is None else self._metrics.path,
         )
         for contexts in self._contexts:
             contexts.forget()  # it has no pool's private keys

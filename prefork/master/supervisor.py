@@ -339,11 +339,7 @@ class Supervisor:
     def _run_admin(self, terms: Terms, channel: int, last_words: int) -> int:
         """Live as an admin process; runs in the child."""
         estate = self._estate
-        boards = {
-            (pool.name, number): generation.scoreboard.fd
-            for pool in self.pools()
-            for number, generation in pool.generations.items()
-        }
+        boards = {key: board.fd for key, board in self._account.boards().items()}
         listeners = estate.listeners_of(terms.admin)
         return self._nursery.run_admin(terms, estate.generation, listeners, boards, channel, last_words)
 
