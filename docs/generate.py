@@ -19,6 +19,7 @@ PARTS: dict[str, str] = {
     "death-reasons": "prefork.master.obituary:reasons_as_markdown",
     "events": "prefork.log.events:as_markdown",
     "gunicorn-flags": "prefork.cli.gunicorn:reference",
+    "metrics": "prefork.admin.metric_table:as_markdown",
     "worker-states": "prefork.master.worker_states:as_markdown",
 }
 

@@ -36,8 +36,8 @@ _T_ELAPSED_NS, _T_ELAPSED_APART_NS = 7, 8
 # What the worker's lookout writes, each with the start of the request that it is about: when it will tell again of
 # a slow one, for how long it was suspended, that its deadline was dealt with, and was counted, and its id.
 _T_TOLD_START_NS, _T_TOLD_NS, _T_EXCUSED_START_NS, _T_EXCUSED_NS, _T_ENDED_START_NS = range(9, 14)
-_T_SLOW_TOLD, _T_LATE_START_NS, _T_LATE, _T_ID_START_NS, _T_ID_BYTES = range(14, 19)
-_T_COUNTS = 19
+_T_ENDED_STATUS, _T_SLOW_TOLD, _T_LATE_START_NS, _T_LATE, _T_ID_START_NS, _T_ID_BYTES = range(14, 20)
+_T_COUNTS = 20
 
 _COUNT_OF_METHOD = {method: _T_COUNTS + index * len(CLASSES) for index, method in enumerate(METHODS)}
 _COUNT_OF_OTHER = _COUNT_OF_METHOD["other"]
@@ -183,8 +183,10 @@ class ThreadCell:
         self._words[_T_LATE_START_NS] = start_ns
         self._words[_T_LATE] += 1
 
-    def end(self, start_ns: int) -> None:
-        """Tell the master that the worker has dealt with the deadline of the request of this start."""
+    def end(self, start_ns: int, status: int) -> None:
+        """Tell the master that the worker has dealt with the deadline of the request of this start, and what its
+        client got."""
+        self._words[_T_ENDED_STATUS] = status
         self._words[_T_ENDED_START_NS] = start_ns
 
     # For readers.
@@ -258,7 +260,24 @@ class ThreadCell:
         words, start_ns = self._words, request.start_ns
         slow = 0 < request.slow_from_ns <= now_ns and words[_T_TOLD_START_NS] != start_ns
         late = 0 < request.deadline_ns <= now_ns and words[_T_LATE_START_NS] != start_ns
-        return counts._replace(slow=counts.slow + slow, deadlines=counts.deadlines + late)
+        counts = counts._replace(slow=counts.slow + slow, deadlines=counts.deadlines + late)
+        if words[_T_ENDED_START_NS] != start_ns:
+            return counts
+        # It was answered, and its thread has stayed in the application.
+        method, elapsed_ns = request.line.partition(" ")[0], max(0, now_ns - start_ns)
+        kind = _class_of(words[_T_ENDED_STATUS])
+        took = histogram(self._bounds_ns, [0] * bisect_left(self._bounds_ns, elapsed_ns) + [1])
+        return counts.plus(
+            Counts(
+                requests=1,
+                errors=int(CLASSES[kind] == "5xx"),
+                by_method={method if method in METHODS else "other": {CLASSES[kind]: 1}},
+                application=took,
+                application_ns=elapsed_ns,
+                exchange=took,
+                exchange_ns=elapsed_ns,
+            )
+        )
 
     def _claim_slow(self, start_ns: int) -> bool:
         """Tell whether the request of this start is to be counted as slow by the caller; for its thread and the
@@ -271,6 +290,10 @@ class ThreadCell:
         if len(claims) > _MOST_CLAIMS:
             claims.pop(min(list(claims)), None)
         return is_ours
+
+
+def _class_of(status: int) -> int:
+    return status // 100 - 1 if 100 <= status < 600 else 4
 
 
 def histogram(bounds_ns: Sequence[int], counts: Sequence[int]) -> Histogram:

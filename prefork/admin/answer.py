@@ -20,6 +20,12 @@ class Source(Protocol):
     def status(self) -> dict[str, Any]:
         """Return the status document as it is shown: without query strings."""
 
+    def document(self) -> Mapping[str, Any] | None:
+        """Return what the master has published, from which the status is made; None if it has not yet.
+
+        See ``prefork.master.account``. It costs less than the status.
+        """
+
     def is_master_alive(self) -> bool:
         """Tell whether the server has a master."""
 

@@ -51,11 +51,18 @@ def _page() -> Handler:
     return load()
 
 
+def _metrics() -> Handler:
+    from prefork.admin.metrics import Metrics
+
+    return Metrics()
+
+
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
         "/healthz": Route("healthz", _live),
         "/readyz": Route("readyz", _ready),
         "/status": Route("status", _status),
+        "/metrics": Route("metrics", _metrics),
         "/": Route("page", _page),
     }
 )

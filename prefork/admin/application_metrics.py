@@ -10,10 +10,13 @@ trusted, and nothing in them can take ``/metrics`` away.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
@@ -30,6 +33,11 @@ MOST_BYTES = 64 << 20
 
 _LEAST_BYTES = 24
 """What a value takes in a file, however short its key."""
+
+TIDY_S = 60.0
+
+_ATTEMPTS, _ATTEMPT_S = 25, 0.02
+"""How often the lock of a folder is tried for, and the pause between; merging takes a few milliseconds."""
 
 _NAME = re.compile(
     r"(?P<type>counter|histogram|summary|gauge_(?P<mode>(?:live)?(?:all|min|max|sum|mostrecent)))"
@@ -57,13 +65,20 @@ class ApplicationMetrics:
         """``folder`` has one with the files of each pool; None: nothing is collected."""
         self._folder = folder
 
-    def collect(self) -> tuple[list[Metric], Mapping[str, int]]:
-        """Return the metrics, and how many files and families of each pool were left out."""
+    def collect(self, pools: Iterable[str]) -> tuple[list[Metric], Mapping[str, int]]:
+        """Return the metrics of ``pools``, and how many files and families of each were left out."""
         values: dict[str, Values] = {}
         skipped: dict[str, int] = {}
-        for pool in [] if self._folder is None else _listed(self._folder):
+        for pool in [] if self._folder is None else pools:
             values[pool], skipped[pool] = collect_pool(os.path.join(self._folder or "", pool))
         return families(values, skipped), skipped
+
+    def keep_tidy(self) -> None:
+        """Merge every minute, for ever: files must not pile up where nobody asks for ``/metrics``."""
+        while True:
+            time.sleep(TIDY_S)
+            for pool in _listed(self._folder or ""):
+                collect_pool(os.path.join(self._folder or "", pool))
 
 
 def collect_pool(folder: str) -> tuple[Values, int]:
@@ -71,21 +86,48 @@ def collect_pool(folder: str) -> tuple[Values, int]:
 
     What dead processes left is merged first. If that cannot be, it is read where it is.
     """
-    files = sorted(_files(folder))
-    merged = [file for file in files if file.process == MERGED]
-    living = [file for file in files if file.process != MERGED and pid_exists(int(file.process))]
-    dead = [file for file in files if file not in merged and file not in living]
-    left = [file for file in dead if not _OF_THE_LIVING.fullmatch(file.type)]
-    for file in dead:
-        if file not in left:
-            _remove(folder, file.name)
-    total, past = Values(), Values()
-    unreadable = _read(folder, living, total)
-    unreadable += _read(folder, [*merged, *left], past)
-    if left:
-        _merge(folder, past, left)
-    total.add_all(past)
-    return total, unreadable
+    with _alone_in(folder) as is_alone:
+        files = sorted(_files(folder))
+        merged = [file for file in files if file.process == MERGED]
+        living = [file for file in files if file.process != MERGED and pid_exists(int(file.process))]
+        dead = [file for file in files if file not in merged and file not in living]
+        left = [file for file in dead if not _OF_THE_LIVING.fullmatch(file.type)]
+        total, past = Values(), Values()
+        unreadable = _read(folder, living, total)
+        unreadable += _read(folder, [*merged, *left], past)
+        if is_alone:
+            for file in dead:
+                if file not in left:
+                    _remove(folder, file.name)
+            _merge(folder, past, left)
+        total.add_all(past)
+        return total, unreadable
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[bool]:
+    """Keep other admin processes and threads from merging meanwhile; yield whether that can be.
+
+    The application may hold the lock, too, but only for so long.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        yield any(_locked(fd) for _ in range(_ATTEMPTS))
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_ATTEMPT_S)
+        return False
+    return True
 
 
 def _files(folder: str) -> Iterator[File]:

@@ -1,10 +1,11 @@
 """``/healthz`` and ``/readyz``: a status for machines, and a line for people.
 
-Runs in the admin process.
+Runs in the admin process. Both read only what the master has published: they cost nothing, and wait for nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prefork.admin.answer import Answer, Environ, Source
@@ -16,9 +17,9 @@ def live(source: Source, environ: Environ) -> Answer:
     """Answer 200 while the master lives and some pool can boot workers."""
     if not source.is_master_alive():
         return Answer.of_text("the master is gone", UNAVAILABLE)
-    status = source.status()
-    if not status["healthy"]:
-        return Answer.of_text(f"{status['state']}: no pool can boot workers", UNAVAILABLE)
+    document = source.document()
+    if document is not None and not document["healthy"]:
+        return Answer.of_text(f"{document['state']}: no pool can boot workers", UNAVAILABLE)
     return Answer.of_text("ok")
 
 
@@ -26,17 +27,20 @@ def ready(source: Source, environ: Environ) -> Answer:
     """Answer 200 while every pool serves; 503 while the server boots or stops."""
     if not source.is_master_alive():
         return Answer.of_text("the master is gone", UNAVAILABLE)
-    status = source.status()
-    if not status["ready"]:
-        return Answer.of_text(_why_not(status), UNAVAILABLE)
+    document = source.document()
+    if document is None:
+        return Answer.of_text("booting", UNAVAILABLE)
+    if not document["ready"]:
+        return Answer.of_text(_why_not(document), UNAVAILABLE)
     return Answer.of_text("ok")
 
 
-def _why_not(status: dict[str, Any]) -> str:
+def _why_not(document: Mapping[str, Any]) -> str:
     """Return the state, and which pools have no worker that serves."""
     lacking = [
         name
-        for name, pool in status["pools"].items()
-        if not any(worker["state"] in ("idle", "busy") for worker in pool["workers"])
+        for name, pool in document["pools"].items()
+        if not any(worker["state"] == "ready" for worker in pool["workers"])
     ]
-    return f"{status['state']}: no worker of {', '.join(lacking)} serves" if lacking else status["state"]
+    state: str = document["state"]
+    return f"{state}: no worker of {', '.join(lacking)} serves" if lacking else state

@@ -42,9 +42,9 @@ class Metrics:
     def __call__(self, source: Source, environ: Environ) -> Answer:
         """Answer a scrape."""
         with self._lock:  # what is remembered belongs to one scrape at a time
-            application = ApplicationMetrics(source.metrics_folder)
-            found, skipped = application.collect()
-            ours = families(source.status(), skipped, self._start, self._cpu)
+            status = source.status()
+            found, skipped = ApplicationMetrics(source.metrics_folder).collect(status["pools"])
+            ours = families(status, skipped, self._start, self._cpu)
         body, content_type = exposition([*ours, *found], environ.get("HTTP_ACCEPT", ""))
         return Answer(body, content_type)
 

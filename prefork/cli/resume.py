@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from prefork.cli import arguments
 from prefork.cli.main import report_failures
-from prefork.cli.run import import_for_tls, mold_main
+from prefork.cli.run import LIVES, import_for_tls
 from prefork.errors import ExitStatus
 from prefork.log import Logs
 from prefork.master import state
@@ -50,4 +50,4 @@ def _supervisor(fd: int, words: Sequence[str]) -> tuple[Supervisor, Belongings]:
     invocation = arguments.read(words, os.environ)
     import_for_tls(record.config)
     logs = Logs(record.started_with.log, record.started_with.statsd, files=record.log_files)
-    return Supervisor.adopt(record, invocation.load, mold_main, logs), record.belongings
+    return Supervisor.adopt(record, invocation.load, LIVES, logs), record.belongings

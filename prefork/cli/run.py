@@ -6,12 +6,14 @@ from dataclasses import replace
 from importlib import import_module
 
 from prefork import mold
+from prefork.admin import process as admin
 from prefork.cli.arguments import Invocation
 from prefork.config import Config, Pool
 from prefork.contexts import Contexts
 from prefork.heritage import Heritage
 from prefork.log import Logs
 from prefork.master.metrics_folder import MetricsFolder
+from prefork.master.nursery import Lives
 from prefork.master.state import Belongings
 from prefork.master.supervisor import Supervisor
 from prefork.scoreboard import Scoreboard
@@ -26,12 +28,14 @@ def run(invocation: Invocation) -> int:
     belongings = Belongings.take()
     belongings = replace(belongings, metrics=MetricsFolder.make(config, logs.log))
     with belongings.put_away():
-        return Supervisor(config, belongings, invocation.load, mold_main, logs).run()
+        return Supervisor(config, belongings, invocation.load, LIVES, logs).run()
 
 
 def import_for_tls(config: Config) -> None:
     """Load what workers need for TLS, if there is any: later another version of it may be installed."""
-    if any(pool.tls or any(listen.tls for listen in pool.listen) for pool in config.pools):
+    if any(pool.tls or any(listen.tls for listen in pool.listen) for pool in config.pools) or (
+        config.admin and any(listen.tls for listen in config.admin.listen)
+    ):
         import_module("prefork.worker.tls_connection")
 
 
@@ -40,3 +44,6 @@ def mold_main(
 ) -> int:
     """Live as a mold."""
     return mold.main(heritage, pool, logs, scoreboard, tls, preload, boot.main)
+
+
+LIVES = Lives(mold_main, admin.main)

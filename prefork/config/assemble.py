@@ -177,12 +177,12 @@ def _resolve(pool: Pool, path: str, report: Report) -> Pool:
 
 
 def _resolve_admin(admin: Admin, shared: Table, pools: Mapping[str, Pool], report: Report) -> Admin:
-    """Return the admin process with the user that the server has for all pools, else the first pool's."""
+    """Return the admin process with the user that the server has for all pools, else of the first pool that has one."""
     account = read_keys(Pool, _only(shared, ["user", "group"]), "", report)
-    first = next(iter(pools.values()))
     user, group = account.get("user"), account.get("group")
     if user is None and group is None:
-        user, group = first.user, first.group
+        accounts = [(pool.user, pool.group) for pool in pools.values()]
+        user, group = next((one for one in accounts if one[0] is not None), accounts[0])
     admin = with_tls(admin, "admin", report)
     return replace(admin, user=user, group=group, listen=tuple(_with_mode(one) for one in admin.listen))
 

@@ -107,5 +107,5 @@ class Admin:
         "What everybody may see who can connect.",
     )
     user: str | None = None
-    """As whom it runs; the server's, else the first pool's."""
+    """As whom it runs: the server's user, else that of the first pool that has one."""
     group: str | None = None

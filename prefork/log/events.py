@@ -101,6 +101,16 @@ EVENTS: Final = (
     EventKind("control-open", "debug", "The control socket is open.", ("address",)),
     EventKind("control-unavailable", "warning", "There is nowhere to put a control socket."),
     EventKind("control-refused", "warning", "Somebody tried a command who may not.", ("uid",)),
+    # The admin process
+    EventKind("admin-started", "debug", "An admin process was forked.", ("pid",)),
+    EventKind("admin-ready", "info", "An admin process serves.", ("pid",)),
+    EventKind("admin-failed", "error", "An admin process died or did not get ready; another one follows.",
+              ("traceback",)),
+    EventKind("admin-gone", "info", "An admin process that is not needed any more is gone.", ("pid",)),
+    EventKind("admin-stuck", "warning", "An admin process reads no orders: it is ended, and another one follows.",
+              ("pid",)),
+    EventKind("board-unknown", "error", "The admin process cannot read what workers write; it shows less.",
+              ("traceback",)),
     # Molds
     EventKind("mold-started", "debug", "A mold was forked.", ("pid",)),
     EventKind("mold-ready", "info", "The application is loaded.", ("pid", "took_s")),

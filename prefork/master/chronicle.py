@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+from prefork.master.failure import in_one_line
 from prefork.master.news import Happening, ReloadEnded, Upgraded, UpgradeRefused
 from prefork.master.totals import Totals
 
@@ -66,7 +67,7 @@ class Chronicle:
                 result = "failed" if happening.error is not None else "ok"
                 reload = {
                     "result": result,
-                    "error": happening.error,
+                    "error": happening.error and in_one_line(happening.error, happening.traceback),
                     "generation": happening.generation,
                     "took_s": round(happening.took_s, 3),
                     "ended_at": _now(),
@@ -76,10 +77,11 @@ class Chronicle:
                     **self.reloads_total,
                     result: self.reloads_total.get(result, 0) + 1,
                 }
-            case UpgradeRefused(error):
-                self._note_upgrade("failed", error, None, None)
-            case Upgraded(version, predecessor, error):
-                self._note_upgrade("failed" if error else "ok", error, version, predecessor)
+            case UpgradeRefused(error, traceback):
+                self._note_upgrade("failed", in_one_line(error, traceback), None, None)
+            case Upgraded(version, predecessor, error, traceback):
+                told = error and in_one_line(error, traceback)
+                self._note_upgrade("failed" if error else "ok", told, version, predecessor)
 
     def depart(self, pool: str, totals: Totals) -> None:
         """Keep the totals of a pool that is gone."""

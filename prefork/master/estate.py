@@ -8,11 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from prefork.config import Config, Listen
+from prefork.config import Admin, Config, Listen
 from prefork.config import Pool as PoolConfig
 from prefork.master.chronicle import Chronicle
 from prefork.master.listeners import Listener, key_of
 from prefork.master.pool import Pool
+
+
+def listens_of(config: Config) -> list[Listen]:
+    """Return all entries of a config, those of the admin process, too."""
+    pools = [listen for pool in config.pools for listen in pool.listen]
+    return pools if config.admin is None else [*config.admin.listen, *pools]
 
 
 class ServerState(Enum):
@@ -44,9 +50,19 @@ class Estate:
             self.leaving = [other for other in self.leaving if other is not pool]
             chronicle.depart(pool.name, pool.totals)
 
-    def listeners_of(self, pool: PoolConfig) -> list[Listener]:
-        """Return the open listeners of a pool, in the order of its config."""
-        return [listener for listen in pool.listen for listener in self.listeners_with(listen)]
+    def listeners_of(self, owner: PoolConfig | Admin) -> list[Listener]:
+        """Return the open listeners of a pool, or of the admin process, in the order of its config."""
+        return [listener for listen in owner.listen for listener in self.listeners_with(listen)]
+
+    def listeners_of_pools(self) -> list[Listener]:
+        """Return all open listeners but the admin's."""
+        of_admin = self.listeners_of_admin()
+        return [listener for listener in self.listeners if listener not in of_admin]
+
+    def listeners_of_admin(self) -> list[Listener]:
+        """Return the open listeners of the admin process that is in force."""
+        admin = self.config.admin
+        return [] if admin is None else self.listeners_of(admin)
 
     def listeners_with(self, listen: Listen) -> list[Listener]:
         """Return the open listeners of one address; a host name may have several."""

@@ -5,8 +5,12 @@ Pure. Runs in the master.
 
 from __future__ import annotations
 
+import re
+
 from prefork.config import Pool
 from prefork.master.plan import Worker
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+)')
 
 
 def not_ready(worker: Worker, config: Pool) -> str:
@@ -27,3 +31,15 @@ def told(what: str, details: str) -> tuple[str, str | None]:
     if first.endswith("(most recent call first):"):
         return what, details
     return (f"{what}: {first}" if first else what), rest or None
+
+
+def in_one_line(message: str, traceback: str | None) -> str:
+    """Return a message with the exception that its traceback ends with, and the place of that."""
+    lines = (traceback or "").splitlines()
+    frames = [(at, found) for at, line in enumerate(lines) if (found := _FRAME.match(line))]
+    if not frames:
+        return message
+    at, place = frames[-1]
+    exception = next((line for line in lines[at:] if line.strip() and not line.startswith(" ")), "")
+    where = f"{place[1]}:{place[2]}"
+    return f"{message}: {exception} ({where})" if exception else f"{message} ({where})"

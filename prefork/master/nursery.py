@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 from weakref import WeakSet
 
 from prefork import privileges
 from prefork.bulletin import Bulletin
+from prefork.config import Admin
 from prefork.config import Pool as PoolConfig
 from prefork.contexts import Contexts
-from prefork.heritage import Heritage
+from prefork.heritage import AdminHeritage, Heritage, InheritedBoard, InheritedListener
 from prefork.log import Logs
 from prefork.master import open_files
+from prefork.master.admin_terms import Terms
 from prefork.master.capacity import worker_count
 from prefork.master.certificates import contexts_of
 from prefork.master.cgroup import OomWatch
@@ -28,11 +31,19 @@ from prefork.master.molds import Means
 from prefork.master.pool import Pool
 from prefork.master.pool_terms import PoolRecord, Watcher
 from prefork.master.request_watch import RequestWatch
+from prefork.privileges import Credentials
 from prefork.relay import Relay
 from prefork.scoreboard import Scoreboard
 
+AdminMain = Callable[[AdminHeritage, Admin, PoolConfig, Credentials | None, Logs, Contexts], int]
 MoldMain = Callable[[Heritage, PoolConfig, Logs, Scoreboard, Contexts, bool], int]
-"""The life of a mold; handed in, since the master never imports the code of molds and workers."""
+
+
+class Lives(NamedTuple):
+    """The lives of a mold and of an admin process; handed in, since the master never imports the code of workers."""
+
+    mold: MoldMain
+    admin: AdminMain
 
 
 class Nursery:
@@ -45,7 +56,7 @@ class Nursery:
         loop: Loop,
         logs: Logs,
         requests: RequestWatch,
-        mold_main: MoldMain,
+        lives: Lives,
         buckets_s: Sequence[float],
         bulletin: Bulletin,
         chronicle: Chronicle,
@@ -57,7 +68,7 @@ class Nursery:
         self._logs = logs
         self._log = logs.log
         self._requests = requests
-        self._mold_main = mold_main
+        self._lives = lives
         self._buckets_s = buckets_s
         self._room_for_connections = 0
         """The most connections of a worker that the limit of open files was raised for; a limit that an operator
@@ -132,6 +143,36 @@ class Nursery:
             )
             return None
 
+    def run_admin(
+        self,
+        terms: Terms,
+        generation: int,
+        listeners: Sequence[Listener],
+        boards: Mapping[tuple[str, int], int],
+        channel: int,
+        last_words: int,
+    ) -> int:
+        """Live as an admin process; runs in the child."""
+        heritage = AdminHeritage(
+            server=self._server,
+            generation=generation,
+            lifeline=self._lifeline,
+            channel=channel,
+            last_words=last_words,
+            listeners=tuple(
+                InheritedListener(listener.fileno(), listener.address, ours=not listener.inherited)
+                for listener in listeners
+            ),
+            logs=self._logs.fds,
+            bulletin=self._means.bulletin.fd,
+            boards=tuple(InheritedBoard(*key, fd) for key, fd in boards.items()),
+            metrics_folder=None if self._metrics is None else self._metrics.path,
+        )
+        for contexts in self._contexts:
+            contexts.forget()  # it has no pool's private keys
+        contexts = contexts_of(terms.pool, listeners)
+        return self._lives.admin(heritage, terms.admin, terms.pool, terms.credentials, self._logs, contexts)
+
     def _run_mold(self, generation: Generation, channel: int, last_words: int, preload: bool) -> int:
         heritage = generation.heritage(
             self._server,
@@ -148,6 +189,6 @@ class Nursery:
             generation.tls.by_listener.update(
                 contexts_of(generation.config, generation.listeners).by_listener
             )
-        return self._mold_main(
+        return self._lives.mold(
             heritage, generation.config, self._logs, generation.scoreboard, generation.tls, preload
         )

@@ -1,9 +1,10 @@
 """A reload, from a valid new config to its commit or rollback, over all pools.
 
-Runs in the master. The order: new listeners are opened; each pool's new mold loads; workers of the new generation
-boot; when every pool has its first batch ready, old workers drain batch by batch; when every slot of every pool is
-filled by the new generation it is committed: the last old workers go, old molds too, and listeners that the new
-config does not have are emptied and closed. Until then whatever fails turns everything back.
+Runs in the master. The order: new listeners are opened; an admin process starts if its config is another; each pool's
+new mold loads; workers of the new generation boot; when every pool has its first batch ready, old workers drain batch
+by batch; when every slot of every pool is filled by the new generation it is committed: the last old workers go, old
+molds too, and listeners that the new config does not have are emptied and closed. Until then whatever fails turns
+everything back.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol
 
-from prefork.config import Config, Listen
+from prefork.config import Config
 from prefork.config import Pool as PoolConfig
+from prefork.config.admin_pool import NAME as ADMIN
 from prefork.errors import PreforkError
-from prefork.master.estate import Estate
+from prefork.master.admin_keeper import AdminKeeper
+from prefork.master.admin_terms import Terms
+from prefork.master.doors import Doors
+from prefork.master.estate import Estate, listens_of
 from prefork.master.listeners import Listener, diff
 from prefork.master.pool import Pool
 
@@ -23,22 +28,21 @@ from prefork.master.pool import Pool
 class Tools(Protocol):
     """What a reload needs of the supervisor."""
 
-    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
-        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
+    @property
+    def doors(self) -> Doors:
+        """What opens and closes listeners."""
 
     def add_generation(
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
     ) -> Pool:
         """Start a generation of ``pool``, or of a new pool if it is None."""
 
+    @property
+    def admin(self) -> AdminKeeper:
+        """The keeper of the admin process."""
+
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool drain and go."""
-
-    def quiesce(self, listeners: Sequence[Listener]) -> None:
-        """Make the kernel refuse new connections."""
-
-    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
-        """Close listeners once the workers that still hold them have taken what waits there."""
 
 
 class Reload:
@@ -63,14 +67,18 @@ class Reload:
 
     def start(self) -> None:
         """Open new listeners and start a mold for each pool."""
-        wanted = [listen for pool in self.config.pools for listen in pool.listen]
+        terms = Terms.of(self.config)
+        wanted = listens_of(self.config)
         change = diff(self._estate.listeners, wanted)
-        self._opened = self._tools.open_listeners(change.add, wanted)
+        self._opened = self._tools.doors.open(change.add, wanted)
         self._closing = change.remove
         self._estate.listeners += self._opened
         names = {pool.name for pool in self.config.pools}
         self._before_gate, self._before_commit = set(names), set(names)
         try:
+            if self._tools.admin.prepare(terms):
+                self._before_gate.add(ADMIN)
+                self._before_commit.add(ADMIN)
             for config in self.config.pools:
                 listeners = self._estate.listeners_of(config)
                 old = self._estate.pools.get(config.name)
@@ -81,17 +89,20 @@ class Reload:
             self.roll_back()
             raise
 
-    def gate_reached(self, pool: Pool) -> None:
-        """The pool has its first batch: once all have, old workers may go."""
-        self._before_gate.discard(pool.name)
+    def gate_reached(self, name: str) -> None:
+        """The pool has its first batch, or the admin process is ready: once all are, old workers may go."""
+        self._before_gate.discard(name)
         if not self._before_gate:
-            for name in self._before_commit - self.new_pools.keys():
-                self._estate.pools[name].open_gate()
+            for each in self._before_commit - self.new_pools.keys() - {ADMIN}:
+                self._estate.pools[each].open_gate()
 
-    def all_ready(self, pool: Pool) -> bool:
-        """Every slot of the pool is filled by the new generation; return whether that completes the reload."""
-        self._before_commit.discard(pool.name)
-        self.gate_reached(pool)
+    def all_ready(self, name: str) -> bool:
+        """Every slot of the pool is filled by the new generation, or the admin process is ready.
+
+        Return whether that completes the reload.
+        """
+        self._before_commit.discard(name)
+        self.gate_reached(name)
         return not self._before_commit
 
     def commit(self) -> list[str]:
@@ -101,7 +112,7 @@ class Reload:
             pool for name, pool in estate.pools.items() if name not in {p.name for p in self.config.pools}
         ]
         complaints = self._adjust_listeners()
-        self._tools.quiesce(self._closing)
+        self._tools.doors.quiesce(self._closing)
         estate.listeners = [listener for listener in estate.listeners if listener not in self._closing]
         estate.config, estate.generation = self.config, self.generation
         estate.pools = {
@@ -110,10 +121,11 @@ class Reload:
         }
         for pool in estate.pools.values():
             pool.commit(self.generation, empty_listeners=bool(self._closing))
+        self._tools.admin.commit(empty_listeners=bool(self._closing))
         for pool in removed:
             self._tools.retire_pool(pool, "retired")
         if self._closing:
-            self._tools.empty_and_close(self._closing)
+            self._tools.doors.empty_and_close(self._closing)
         return complaints
 
     def roll_back(self) -> None:
@@ -121,23 +133,23 @@ class Reload:
         for pool in self._estate.pools.values():
             if self.generation in pool.generations:
                 pool.roll_back(self.generation)
+        self._tools.admin.roll_back()
         for pool in self.new_pools.values():
             self._tools.retire_pool(pool, "rolled-back")
         self._estate.listeners = [
             listener for listener in self._estate.listeners if listener not in self._opened
         ]
-        self._tools.quiesce(self._opened)
+        self._tools.doors.quiesce(self._opened)
         if self._opened:
-            self._tools.empty_and_close(self._opened)
+            self._tools.doors.empty_and_close(self._opened)
 
     def _adjust_listeners(self) -> list[str]:
         """Apply backlog, mode and owner to listeners that stay; a failure is no reason to go back."""
         complaints = []
-        for config in self.config.pools:
-            for listen in config.listen:
-                for listener in self._estate.listeners_with(listen):
-                    try:
-                        listener.adjust(listen)
-                    except PreforkError as error:
-                        complaints.append(str(error))
+        for listen in listens_of(self.config):
+            for listener in self._estate.listeners_with(listen):
+                try:
+                    listener.adjust(listen)
+                except PreforkError as error:
+                    complaints.append(str(error))
         return complaints

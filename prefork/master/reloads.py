@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.config import Config, Loaded, needs_restart
+from prefork.config.admin_pool import NAME as ADMIN
 from prefork.errors import ExitStatus, PreforkError
 from prefork.log import Log
 from prefork.master.cgroup import memory_use
@@ -105,15 +106,25 @@ class Reloads:
     def gate_reached(self, pool: Pool, generation: int) -> None:
         """The pool has the first batch of a generation ready."""
         if self._current is not None and self._current.generation == generation:
-            self._current.gate_reached(pool)
+            self._current.gate_reached(pool.name)
 
     def all_ready(self, pool: Pool, generation: int) -> bool:
         """The pool has all of a generation ready; return whether that generation is a reload's."""
         if self._current is None or self._current.generation != generation:
             return False
-        if self._current.all_ready(pool):
+        if self._current.all_ready(pool.name):
             self._commit(self._current)
         return True
+
+    def admin_ready(self) -> None:
+        """The admin process that the current reload brings is ready."""
+        if self._current is not None and self._current.all_ready(ADMIN):
+            self._commit(self._current)
+
+    def admin_failed(self, reason: str, details: str) -> None:
+        """It cannot take over."""
+        if self._current is not None:
+            self.failed(self._current.generation, f"the admin process: {reason}", details)
 
     def failed(self, generation: int, reason: str, details: str) -> bool:
         """A generation cannot take over; return whether it is a reload's, which then is rolled back."""

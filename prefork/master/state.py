@@ -18,6 +18,7 @@ from prefork import __version__, channel, relay, scoreboard
 from prefork.config import Config
 from prefork.errors import PreforkError
 from prefork.master.activation import Activation, take_activation
+from prefork.master.admin_keeper import AdminRecord
 from prefork.master.chronicle import Chronicle
 from prefork.master.command import Command
 from prefork.master.control_place import PlaceRecord
@@ -107,6 +108,7 @@ class MasterRecord:
     protocols: Protocols = PROTOCOLS
     control: PlaceRecord | None = None
     version: str = __version__
+    admin: AdminRecord | None = None
 
 
 def write(record: MasterRecord) -> int:

@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.log import Log
+from prefork.master.doors import Doors
 from prefork.master.estate import Estate, ServerState
-from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
 from prefork.master.news import News, StopBegan
 from prefork.master.notify import Notifier
@@ -31,8 +31,9 @@ class Master(Protocol):
     def abandon(self) -> None:
         """Give up what is under way: the server stops."""
 
-    def quiesce(self, listeners: Sequence[Listener]) -> None:
-        """Make the kernel refuse new connections."""
+    @property
+    def doors(self) -> Doors:
+        """What has listeners refuse."""
 
 
 class Stop:
@@ -73,7 +74,7 @@ class Stop:
         self._estate.state = ServerState.STOPPING
         self._estate.is_hasty = reason != "stop"
         if self._deadline is None:
-            self._master.quiesce(self._estate.listeners)
+            self._master.doors.quiesce(self._estate.listeners_of_pools())
             self._loop.call_later(HANDSHAKES_S, lambda: self._broadcast("close-listeners"))
         deadline = monotonic() + within_s
         self._deadline = min(deadline, self._deadline or deadline)

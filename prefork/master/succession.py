@@ -8,6 +8,8 @@ from __future__ import annotations
 from time import monotonic
 
 from prefork.log import Logs
+from prefork.master.admin_keeper import AdminKeeper
+from prefork.master.admin_terms import Terms
 from prefork.master.chronicle import Chronicle
 from prefork.master.control_place import PlaceRecord
 from prefork.master.estate import Estate, ServerState
@@ -26,6 +28,7 @@ def record_of(
     logs: Logs,
     chronicle: Chronicle,
     control: PlaceRecord | None,
+    admin: AdminKeeper,
 ) -> MasterRecord:
     """Return all that the next version of the master must know."""
     return MasterRecord(
@@ -41,11 +44,17 @@ def record_of(
         monotonic(),
         chronicle,
         control=control,
+        admin=admin.record(),
     )
 
 
 def take_over(
-    record: MasterRecord, estate: Estate, reloads: Reloads, nursery: Nursery, watcher: Watcher
+    record: MasterRecord,
+    estate: Estate,
+    reloads: Reloads,
+    nursery: Nursery,
+    watcher: Watcher,
+    admin: AdminKeeper,
 ) -> None:
     """Fill the parts of a new master; nothing is changed that other processes see."""
     estate.config, estate.generation, estate.state = record.config, record.generation, ServerState.SERVING
@@ -54,4 +63,5 @@ def take_over(
     pools = [nursery.adopt_pool(pool, by_fd, watcher) for pool in record.pools]
     estate.pools = {pool.name: pool for pool in pools}
     estate.leaving = [nursery.adopt_pool(pool, by_fd, watcher) for pool in record.leaving]
+    admin.adopt(Terms.of(record.config), record.admin)
     reloads.last_generation = record.last_generation

@@ -16,20 +16,23 @@ from time import monotonic
 
 from prefork import __version__
 from prefork.bulletin import Bulletin
-from prefork.config import Config, Listen, Loaded
+from prefork.config import Config, Loaded
 from prefork.config import Pool as PoolConfig
 from prefork.errors import ExitStatus
 from prefork.log import Logs
 from prefork.master.account import Account
+from prefork.master.admin_keeper import AdminKeeper
+from prefork.master.admin_terms import Terms
 from prefork.master.chronicle import Chronicle
 from prefork.master.control import Control
 from prefork.master.control_place import PlaceRecord
+from prefork.master.doors import Doors
 from prefork.master.estate import Estate, ServerState
 from prefork.master.failure import told
-from prefork.master.listeners import Listener, open_all, open_at_start
+from prefork.master.listeners import Listener
 from prefork.master.loop import Loop
 from prefork.master.news import News, Upgraded
-from prefork.master.nursery import MoldMain, Nursery
+from prefork.master.nursery import Lives, Nursery
 from prefork.master.pidfile import remove_pidfile, write_pidfile
 from prefork.master.pool import Pool
 from prefork.master.reloads import Reloads
@@ -55,7 +58,7 @@ class Supervisor:
         config: Config,
         belongings: Belongings,
         read_config: Callable[[], Loaded],
-        mold_main: MoldMain,
+        lives: Lives,
         logs: Logs,
         before: MasterRecord | None = None,
     ) -> None:
@@ -78,6 +81,10 @@ class Supervisor:
         self._reloads = Reloads(
             self._estate, read_config, self, self._loop, self._log, self._notifier, self._news
         )
+        self.doors = Doors(
+            *(self._estate, belongings.activation, self._loop, self._log),
+            *(self._broadcast, self._reloads.do_waiting),
+        )
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
         self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
         steering = Steering(
@@ -85,23 +92,24 @@ class Supervisor:
         )
         self._control = Control(self._loop, self._log, self._news, steering)
         self._nursery = Nursery(
-            *(config.name, belongings.lifeline[0], self._loop, logs, self._requests, mold_main),
+            *(config.name, belongings.lifeline[0], self._loop, logs, self._requests, lives),
             *(config.metrics.buckets, bulletin, chronicle, belongings.metrics),
         )
+        self.admin = AdminKeeper(self._loop, self._log, self._run_admin, self._reloads)
         self._signals: SignalPipe | None = None
         self._predecessor = ""
         self._control_record: PlaceRecord | None = None
 
     @classmethod
     def adopt(
-        cls, record: MasterRecord, read_config: Callable[[], Loaded], mold_main: MoldMain, logs: Logs
+        cls, record: MasterRecord, read_config: Callable[[], Loaded], lives: Lives, logs: Logs
     ) -> Supervisor:
         """Take over from an older version of this process; ``resume`` must follow.
 
         Nothing is changed that others see. Raises whatever is wrong with the state.
         """
-        master = cls(record.started_with, record.belongings, read_config, mold_main, logs, record)
-        take_over(record, master._estate, master._reloads, master._nursery, master)
+        master = cls(record.started_with, record.belongings, read_config, lives, logs, record)
+        take_over(record, master._estate, master._reloads, master._nursery, master, master.admin)
         master._predecessor, master._control_record = record.version, record.control
         return master
 
@@ -109,7 +117,7 @@ class Supervisor:
         """Return all that the next version of the master must know; only while it is idle."""
         self._estate.forget_gone(self._chronicle)
         parts = self._estate, self._reloads, self._belongings, self._logs, self._chronicle
-        return record_of(*parts, self._control.record())
+        return record_of(*parts, self._control.record(), self.admin)
 
     # The life of the master
 
@@ -122,8 +130,9 @@ class Supervisor:
             write_pidfile(config.pidfile)
         with self._put_away(config.pidfile):
             self._control.open(config.control, config.name)
-            listens = [listen for pool in config.pools for listen in pool.listen]
-            self._estate.listeners = open_at_start(listens, self._belongings.activation, self._log)
+            terms = Terms.of(config)
+            self.doors.open_first()
+            self.admin.start(terms)
             self._boot()
             self._work()
         return self._end_of_life()
@@ -154,6 +163,7 @@ class Supervisor:
                 )
                 self._news.tell(Upgraded(__version__, self._predecessor))
                 self._reloads.request()
+            self.admin.renew()
             self._reap()  # a death before the exec is no signal any more
             self._feed_watchdog()
             self._work()
@@ -179,8 +189,8 @@ class Supervisor:
             yield
         finally:
             self._control.close()
-            for listener in [*self._estate.listeners, *self._estate.closing]:
-                listener.close(unlink=True)
+            self.admin.kill()
+            self.doors.close_all()
             if pidfile:
                 remove_pidfile(pidfile)
 
@@ -207,7 +217,12 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         self._estate.forget_gone(self._chronicle)
-        return self._estate.state is ServerState.STOPPING and all(pool.is_gone for pool in self.pools())
+        if self._estate.state is not ServerState.STOPPING or not all(pool.is_gone for pool in self.pools()):
+            return False
+        if not self.admin.has_ended:  # it goes last
+            self.doors.quiesce(self._estate.listeners_of_admin())
+            self.admin.end()
+        return self.admin.is_gone
 
     def pools(self) -> list[Pool]:
         """Return all pools, coming and leaving ones too."""
@@ -251,9 +266,9 @@ class Supervisor:
 
     def _reap(self) -> None:
         for pid in ended_children():
-            if self._upgrades.child_died(pid, reap) or any(
-                pool.child_died(pid, reap) for pool in self.pools()
-            ):
+            if self._upgrades.child_died(pid, reap) or self.admin.child_died(pid, reap):
+                continue
+            if any(pool.child_died(pid, reap) for pool in self.pools()):
                 continue
             for pool in self.pools():  # it may have died before its hello was read
                 pool.read_hellos()
@@ -281,6 +296,7 @@ class Supervisor:
             for pool in self.pools():
                 pool.broadcast("reopen", fds)
                 pool.broadcast_to_molds("reopen", fds)
+            self.admin.broadcast("reopen", fds)
         for failure in failures:
             self._log.error("log-reopen-failed", failure)
         count = len(fds) - len(failures)
@@ -316,7 +332,16 @@ class Supervisor:
         self, config: PoolConfig, generation: int, listeners: Sequence[Listener], pool: Pool | None
     ) -> Pool:
         """Start a generation of ``pool``, or of a new pool if it is None. Raises ``PreforkError``."""
-        return self._nursery.add_generation(config, generation, listeners, pool, self)
+        pool = self._nursery.add_generation(config, generation, listeners, pool, self)
+        self.admin.send_board(pool.name, generation, pool.generations[generation].scoreboard.fd)
+        return pool
+
+    def _run_admin(self, terms: Terms, channel: int, last_words: int) -> int:
+        """Live as an admin process; runs in the child."""
+        estate = self._estate
+        boards = {key: board.fd for key, board in self._account.boards().items()}
+        listeners = estate.listeners_of(terms.admin)
+        return self._nursery.run_admin(terms, estate.generation, listeners, boards, channel, last_words)
 
     def gate_reached(self, pool: Pool, generation: int) -> None:
         self._reloads.gate_reached(pool, generation)
@@ -341,7 +366,7 @@ class Supervisor:
 
     def _serve(self) -> None:
         self._estate.state = ServerState.SERVING
-        where = ", ".join(listener.address for listener in self._estate.listeners)
+        where = ", ".join(listener.address for listener in self._estate.listeners_of_pools())
         self._log.info("serving", f"serving on {where}", generation=self._estate.generation)
         self._notifier.ready(f"serving on {where}")
         self._announce_ready()
@@ -353,35 +378,16 @@ class Supervisor:
 
     # What a reload needs
 
-    def open_listeners(self, listens: Sequence[Listen], siblings: Sequence[Listen]) -> list[Listener]:
-        """Open listeners; ``siblings`` are all of the config. Raises ``ListenError``; then none stays open."""
-        return open_all(listens, self._belongings.activation, siblings, self._log)
-
     def retire_pool(self, pool: Pool, reason: str) -> None:
         """Have all workers of a pool take what waits in its listeners, drain and go."""
         self._estate.leaving.append(pool)
         pool.stop(monotonic() + pool.current.config.timeouts.graceful, reason)
         self._loop.call_later(HANDSHAKES_S, lambda: pool.broadcast("close-listeners"))
 
-    def quiesce(self, listeners: Sequence[Listener]) -> None:
-        """Make the kernel refuse new connections."""
-        for problem in filter(None, (listener.quiesce() for listener in listeners)):
-            self._log.warning("quiesce-failed", problem)
-
-    def empty_and_close(self, listeners: Sequence[Listener]) -> None:
-        """Close listeners once the workers that still hold them have taken what waits there."""
-
-        def close() -> None:
-            for pool in self.pools():
-                pool.broadcast("close-listeners")
-            for listener in listeners:
-                listener.free_address()
-                listener.close(unlink=True)
-                self._estate.closing.remove(listener)
-            self._reloads.do_waiting()
-
-        self._estate.closing += listeners
-        self._loop.call_later(HANDSHAKES_S, close)
+    def _broadcast(self, kind: str) -> None:
+        for pool in self.pools():
+            pool.broadcast(kind)
+        self.admin.broadcast(kind)
 
     # Stop
 

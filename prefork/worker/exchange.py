@@ -127,5 +127,6 @@ class WatchedCell(ThreadCell, Protocol):
     def excuse(self, start_ns: int, by_ns: int) -> None:
         """Tell the master that the request of this start was suspended with its worker."""
 
-    def end(self, start_ns: int) -> None:
-        """Tell the master that the worker has dealt with the deadline of the request of this start."""
+    def end(self, start_ns: int, status: int) -> None:
+        """Tell the master that the worker has dealt with the deadline of the request of this start, and what its
+        client got."""

@@ -113,8 +113,9 @@ class LateRequests:
         )
         line = response.request.head.request_line.decode("latin-1")
         self._tell_master(line, elapsed_ns / 1e9)
+        status = 504 if answered else response.encoded.code if response.encoded else 500
         if server.threads is not None:
-            cell.end(start_ns)
+            cell.end(start_ns, status)
             self._drain(connection)
             if self._hook is not None:  # which may take longer than the others have time
                 arguments = (response.environ, stack, elapsed_ns)
@@ -125,8 +126,7 @@ class LateRequests:
         self._hand_over()
         if self._hook is not None:
             self._hook(response.environ, stack, elapsed_ns)
-        self._finish_readers(cell, start_ns)
-        status = 504 if answered else response.encoded.code if response.encoded else 500
+        self._finish_readers(cell, start_ns, status)
         began_ns = connection.began_ns
         cell.leave(response.request.head.method, status, start_ns, response.sent_bytes, began_ns != 0)
         if began_ns:
@@ -150,11 +150,11 @@ class LateRequests:
         if sharing is not None and not self._server.closing:
             sharing.leave_at_once(monotonic() + HAND_OVER_S)
 
-    def _finish_readers(self, cell: WatchedCell, start_ns: int) -> None:
+    def _finish_readers(self, cell: WatchedCell, start_ns: int, status: int) -> None:
         """Stay for clients that still read responses of earlier requests; the successor is here meanwhile."""
         sending = self._server.sending.entries
         if self._server.sharing is not None and sending:
-            cell.end(start_ns)
+            cell.end(start_ns, status)
             until = monotonic() + self._graceful_s
             self._server.sharing.attend_while(lambda: bool(sending) and monotonic() < until)
 

@@ -6,6 +6,7 @@ Runs only in a worker, in the thread of the serve loop.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from prefork import child
 from prefork.cell import DRAINING, Cell
@@ -22,12 +23,21 @@ LIFELINE_S = 0.1
 class Orders:
     """The worker's ends of channel and lifeline, and an eventfd for SIGTERM."""
 
-    def __init__(self, channel: Channel, heritage: BaseHeritage, logs: Logs, cell: Cell) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        heritage: BaseHeritage,
+        logs: Logs,
+        cell: Cell,
+        obey_also: Callable[[Message], bool] | None = None,
+    ) -> None:
+        """``obey_also`` takes orders of other kinds, with their descriptors; it returns whether it did."""
         self._channel = channel
         self._lifeline = heritage.lifeline
         self._our_listeners = {listener.fd for listener in heritage.listeners if listener.ours}
         self._logs = logs
         self._cell = cell
+        self._obey_also = obey_also
         self._term = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._server: Server
         self.reason = "quit"
@@ -69,6 +79,8 @@ class Orders:
                 self._server.quit()
             case "reopen":
                 self._logs.replace(order.fds)
+                return
+            case _ if self._obey_also is not None and self._obey_also(order):
                 return
         for fd in order.fds:
             os.close(fd)

@@ -25,6 +25,9 @@ class FakeSource:
     def status(self) -> dict[str, Any]:
         return self._status
 
+    def document(self) -> dict[str, Any]:
+        return self._status
+
     def is_master_alive(self) -> bool:
         return self._master
 

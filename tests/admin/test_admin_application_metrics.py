@@ -67,7 +67,7 @@ def application(tmp_path: Path) -> Iterator[Application]:
 
 def read(folder: Path) -> tuple[dict[str, float], dict[str, int]]:
     """Return the samples, as /metrics shows them, and what was skipped in each pool."""
-    metrics, skipped = ApplicationMetrics(str(folder)).collect()
+    metrics, skipped = ApplicationMetrics(str(folder)).collect(["web"])
     text = exposition(metrics, "")[0].decode()
     found = {}
     for family in text_string_to_metric_families(text):
@@ -166,7 +166,7 @@ def test_pools_are_told_apart(tmp_path):
         (tmp_path / pool).mkdir()
         sample = "x_total" if type == "counter" else "x"
         write(tmp_path / pool / f"{type}_{os.getpid()}.db", (key("x", sample), amount))
-    metrics, skipped = ApplicationMetrics(str(tmp_path)).collect()
+    metrics, skipped = ApplicationMetrics(str(tmp_path)).collect(["api", "web", "zoo"])
     assert [(s.name, s.labels, s.value) for metric in metrics for s in metric.samples] == [
         ("x_total", {"pool": "api"}, 1),
         ("x_total", {"pool": "web"}, 2),
@@ -175,5 +175,5 @@ def test_pools_are_told_apart(tmp_path):
 
 
 def test_without_a_folder_there_is_nothing(tmp_path):
-    assert ApplicationMetrics(None).collect() == ([], {})
-    assert ApplicationMetrics(str(tmp_path / "gone")).collect() == ([], {})
+    assert ApplicationMetrics(None).collect(["web"]) == ([], {})
+    assert ApplicationMetrics(str(tmp_path)).collect(["web"]) == ([], {"web": 0})

@@ -96,7 +96,7 @@ def test_tiles_change_in_place_and_keep_focus(server, tab):
 
 def test_what_clients_send_is_text(server, tab):
     busy = worker(0, "busy", running=[running(EVIL, 9.0, slow=True)])
-    evil = {"reason": "request-deadline", "detail": f"GET {EVIL}", "stack": f"File {EVIL}\n" * 3}
+    evil = {"reason": "request-deadline", "detail": f"GET {EVIL}", "stack": f'File "{EVIL}"\n' * 3}
     died = {
         "slot": "shop.0",
         "pid": 9,
@@ -121,7 +121,7 @@ def test_what_clients_send_is_text(server, tab):
     wait_for_text(tab, "#worker-shop\\.0 .request", EVIL)
     tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     wait_for_text(tab, "#unexpected pre", EVIL)
-    for selector in ("#running", "#reloads pre", ".listener"):
+    for selector in ("#running", "#reloads .why", ".listener"):
         assert EVIL in tab.text(selector)
     assert tab.text("#announcer").endswith("died: request-deadline. There are slow requests")
     assert tab.evaluate(nodes) == before

@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -374,3 +376,48 @@ def test_as_pid_1_with_what_systemd_gives(server: Server, versions: Versions) ->
         assert server.wait() == 0
         with socket.create_connection(listener.getsockname(), 30) as waiting:  # it is still systemd's
             assert waiting.fileno() >= 0
+
+
+def test_the_command_waits_across_the_exec_and_tells_how_it_went(server: Server, versions: Versions) -> None:
+    def ask(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefork", *arguments, "--control", "ctl"],
+            cwd=server.folder,
+            env={**os.environ, **versions.env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    versions.make("2.0")
+    versions.make("3.0", {"master/state.py": ("FORMAT = 2", "FORMAT = 9")})
+    versions.make("4.0", {"cli/resume.py": (ADOPT, f"{ADOPT}    assert not fd\n")})
+    server.serve(CONFIG + "control: ./ctl\n", APP, env=versions.env)
+    versions.install("3.0")
+    mark = server.mark()
+    status, _, told = ask("upgrade")
+    assert (status, "the upgrade is refused, prefork 1.0 serves on" in told) == (1, True), told
+    assert "has format 2, and prefork 3.0 knows" in told
+    versions.install("2.0")
+    assert "needs prefork upgrade: 1.0 runs, 2.0 is installed" in ask("diff")[1]
+    status, out, told = ask("upgrade")
+    assert status == 0, told
+    assert out.startswith("prefork 2.0 has taken over from 1.0; generation 2 serves, "), out
+    for line in ("the installed version rehearses", "the installed version takes over", "workers ready 1/2"):
+        assert line in told, told
+    assert server.get() == (200, "2.0")
+    assert server.workers("gen 1") == []
+    server.write("myapp.py", "import absent\n")
+    versions.install("1.0")
+    status, _, told = ask("upgrade")
+    assert status == 3
+    assert "prefork 1.0 has taken over from 2.0; the reload failed, the generation before serves on: " in told
+    server.write("myapp.py", APP)
+    versions.install("4.0")
+    status, _, told = ask("upgrade")
+    assert (status, "the upgrade failed, prefork 1.0 serves on" in told) == (1, True), told
+    assert "mistake in prefork" not in server.log[mark:]
+    assert server.stop() == 0
+    assert not (server.folder / "ctl").exists()

@@ -93,7 +93,7 @@ def test_what_is_known_of_a_request_is_not_used_for_the_next(watched: Watched) -
     watched.begin(0, "first")
     watched.run_until(50)
     watched.lookout.excuse(3)
-    watched.cells[0].end(watched.cells[0].limits()[0])
+    watched.cells[0].end(watched.cells[0].limits()[0], 504)
     assert watched.seen_by_master(0) == (0, 80)
     watched.end(0)
     watched.begin(0, "second")

@@ -29,7 +29,8 @@ class EventsView {
       setText(parts.what, item.slot);
       setText(parts.which, item.reason);
       this.common(parts, item.expected ? "note" : "bad", item.at, item.stack);
-      setText(parts.why, item.detail ?? "");
+      setText(parts.why, item.detail ?? ended(item) ?? "");
+      setText(parts.where, place(item.stack));
       setText(parts.facts, deathFacts(item));
     };
     this.unexpected = new List(byId("unexpected"), "event", death);
@@ -43,7 +44,7 @@ class EventsView {
     setText(parts.when, ago(age_s));
     setAttribute(parts.when, "datetime", at);
     setClass(parts.node, "recent", age_s < SOON_S);
-    setHidden(parts.text, !text);
+    setHidden(parts.text, !text?.trim().includes("\n")); // a single line stands above already
     setText(parts.text, text ?? "");
     setAttribute(parts.text, "aria-label", icon === "ok" || !text ? "details" : `what was left behind: ${parts.what.textContent}`);
   }
@@ -85,11 +86,23 @@ function moment(iso) {
   return new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 }
 
+function ended(death) {
+  return known(death.signal) ? death.signal : known(death.exit_status) ? `exit status ${death.exit_status}` : null;
+}
+
+// Where in the code a stack ends; stacks come with the innermost call at either end, and say at which.
+function place(stack) {
+  const frames = [...(stack ?? "").matchAll(/File "([^"]+)", line (\d+),? in (\S+)/g)];
+  const innermost = /most recent call last/.test(stack) ? frames.at(-1) : frames[0];
+  if (!innermost) return "";
+  const [, file, line, name] = innermost;
+  return `${file.split("/").slice(-2).join("/")}:${line} in ${name}`;
+}
+
 function deathFacts(death) {
-  const ended = known(death.signal) ? death.signal : known(death.exit_status) ? `exit status ${death.exit_status}` : null;
   const lived = known(death.uptime_s) ? `lived ${longDuration(death.uptime_s)}` : null;
   const served = known(death.requests) ? plural(death.requests, "request") : null;
-  return [moment(death.at), `pid ${death.pid}`, known(death.generation) ? `generation ${death.generation}` : null, ended, lived, served]
+  return [moment(death.at), `pid ${death.pid}`, known(death.generation) ? `generation ${death.generation}` : null, ended(death), lived, served]
     .filter(Boolean)
     .join(" · ");
 }

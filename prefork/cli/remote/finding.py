@@ -43,10 +43,9 @@ def find(files: Sequence[str], control: str | None, deadline: float) -> Connecti
     """Connect to the server that is meant. Raises ``NoServerError``, which says what there is instead."""
     if control is not None:
         return Connection.open(from_shown(control), deadline)
-    found = list(servers(deadline))
     if files:
-        return _of_config(files, found, deadline)
-    return _only(found, "no server runs here that could be found", deadline)
+        return _of_config(files, deadline)
+    return _only(list(servers(deadline)), "no server runs here that could be found", deadline)
 
 
 def servers(deadline: float) -> Iterator[Found]:
@@ -98,27 +97,34 @@ def _meet(address: str, deadline: float) -> Found | None:
         return Found(address, connection.pid, str(answer.get("name", "")), config)
 
 
-def _of_config(files: Sequence[str], found: Sequence[Found], deadline: float) -> Connection:
-    """Connect to the server that was started with these files, whatever is in them by now."""
-    wanted = [os.path.realpath(file) for file in files]
-    ours = [each for each in found if [os.path.realpath(file) for file in each.config] == wanted]
-    named = " -c ".join(files)
-    if ours:
-        return _only(ours, "", deadline)
-    trouble = ""
+def _of_config(files: Sequence[str], deadline: float) -> Connection:
+    """Connect to the server of these files: by the path that is in them, or to the one that was started with them.
+
+    So a server is found that has another path by now, or whose config has a mistake.
+    """
+    named, trouble = " -c ".join(files), ""
     try:
         control = load(files).config.control
     except ConfigError as error:
         control, trouble = (
             "auto",
-            f"\nIt may have a control socket that is not found without the config: {error}",
+            f"\nThe config may say where its control socket is, but has mistakes:\n{error}",
         )
+    if control not in ("auto", "off"):
+        try:
+            return Connection.open(os.path.abspath(control), deadline)
+        except NoServerError as error:
+            trouble = f"\n{error}"
+    wanted = [os.path.realpath(file) for file in files]
+    found = list(servers(deadline))
+    ours = [each for each in found if [os.path.realpath(file) for file in each.config] == wanted]
+    if ours:
+        return _only(ours, "", deadline)
     if control == "off":
         raise NoServerError(f"-c {named} says control: off, so its server takes signals only")
-    if control != "auto":
-        return Connection.open(os.path.abspath(control), deadline)
+    others = f"\nThere is:{_listed(found)}" if found else ""
     raise NoServerError(
-        f"no server runs here that was started with -c {named}: is it running?{trouble}{_others(found)}"
+        f"no server runs here that was started with -c {named}: is it running?{trouble}{others}"
     )
 
 
@@ -133,10 +139,6 @@ def _only(found: Sequence[Found], none: str, deadline: float) -> Connection:
     raise NoServerError(
         f"{len(answering)} servers run here; say which, by -c FILE or one of:{_listed(answering)}"
     )
-
-
-def _others(found: Sequence[Found]) -> str:
-    return f"\nThere is:{_listed(found)}" if found else ""
 
 
 def _listed(found: Sequence[Found]) -> str:

@@ -1,0 +1,90 @@
+"""What the admin process reads: the master's bulletin, and the scoreboards of all generations, as they come and go.
+
+Runs in the admin process; asked from its application threads, told of scoreboards in the loop's thread. Nothing here
+waits for another process: what cannot be had now is answered as it was before.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Mapping
+from threading import Lock
+from time import monotonic
+from typing import Any, NamedTuple
+
+from prefork.bulletin import Bulletin
+from prefork.observer import Observer
+from prefork.scoreboard import Scoreboard
+from prefork.status import status
+
+UNLISTED_S = 30.0
+"""A scoreboard may come before the document that speaks of it; one that none has spoken of for so long is gone."""
+
+Key = tuple[str, int]
+"""Pool and generation."""
+
+
+class _Held(NamedTuple):
+    board: Scoreboard
+    since: float
+
+
+class Reading:
+    """The ``Source`` of a real server."""
+
+    def __init__(self, bulletin: Bulletin, lifeline: int, metrics_folder: str | None = None) -> None:
+        self.metrics_folder = metrics_folder
+        self._observer = Observer(bulletin)
+        self._lifeline = select.poll()
+        self._lifeline.register(lifeline, select.POLLIN)
+        self._held: dict[Key, _Held] = {}
+        self._was_listed: set[Key] = set()
+        self._lock = Lock()
+        """What one client has seen is never followed by something older."""
+        self._last: dict[str, Any] | None = None
+
+    def add_board(self, pool: str, generation: int, fd: int) -> None:
+        """Map the scoreboard of a generation; ``fd`` is closed. Raises ``ValueError`` and ``OSError``."""
+        board = Scoreboard(fd, -1)
+        board.close()
+        with self._lock:
+            self._held[pool, generation] = _Held(board, monotonic())
+            self._drop_gone(self._observer.document())
+
+    def is_master_alive(self) -> bool:
+        return not self._lifeline.poll(0)
+
+    def document(self) -> Mapping[str, Any] | None:
+        """Return what the master has published last; None if it has not yet."""
+        with self._lock:
+            return self._observer.document()
+
+    def status(self) -> dict[str, Any]:
+        """Return the status without query strings; if it cannot be had now, that of the last time.
+
+        Raises ``LookupError`` if the master has published nothing yet.
+        """
+        with self._lock:
+            sight = self._observer.look({key: held.board for key, held in self._held.items()})
+            if sight is not None:
+                self._last = status(sight.document, sight.boards, monotonic(), show_queries=False)
+                self._drop_gone(sight.document)
+            elif self._last is None:
+                document = self._observer.document()
+                if document is None:
+                    raise LookupError("the master has published no status yet")
+                return status(document, {}, monotonic(), show_queries=False)
+            return self._last
+
+    def _drop_gone(self, document: Mapping[str, Any] | None) -> None:
+        """Forget the scoreboards of generations that are gone."""
+        if document is None:
+            return
+        listed = {
+            (name, number) for name, pool in document["pools"].items() for number in pool["generations"]
+        }
+        now = monotonic()
+        for key in self._held.keys() - listed:
+            if key in self._was_listed or now - self._held[key].since > UNLISTED_S:
+                del self._held[key]
+        self._was_listed = listed
