@@ -53,9 +53,10 @@ class Request:
 class Writer(Protocol):
     """The way back to the client."""
 
-    def write(self, data: bytes | Sequence[bytes]) -> None:
+    def write(self, data: bytes | Sequence[bytes], last: bool = False) -> None:
         """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
 
+        ``last``: the connection is about to be closed, so that the data may wait for that.
         May block while the buffer is full and the client reads. Raises ``ClientGone``.
         """
 

@@ -25,7 +25,7 @@ class Wire:
         self.sent = b""
         self.gone = False
 
-    def write(self, data: Any) -> None:
+    def write(self, data: Any, last: bool = False) -> None:
         if self.gone:
             raise ClientGone
         self.sent += data if isinstance(data, bytes) else b"".join(data)
