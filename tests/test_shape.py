@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ class Module:
     def parse(cls, name: str, path: str, source: str) -> Module:
         return cls(name, path, source, ast.parse(source))
 
+    @cached_property
+    def import_statements(self) -> list[ast.Import | ast.ImportFrom]:
+        """All, wherever they stand, except ``if TYPE_CHECKING:``."""
+        found: list[ast.Import | ast.ImportFrom] = []
+        pending: list[ast.AST] = [self.tree]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                pending.extend(node.orelse)
+                continue
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found.append(node)
+            pending.extend(ast.iter_child_nodes(node))
+        return found
+
     def at(self, node: ast.AST, message: str) -> str:
         return f"{self.path}:{getattr(node, 'lineno', 1)}: {message}"
 
@@ -40,6 +56,7 @@ class Module:
 Modules = dict[str, Module]
 
 
+@cache
 def read_package() -> Modules:
     modules = {}
     for path in sorted((ROOT / "prefork").rglob("*.py")):
@@ -53,20 +70,14 @@ def read_package() -> Modules:
 
 
 def imports(module: Module, known: Modules) -> Iterator[tuple[str, ast.AST]]:
-    """Yield each imported module's full name, wherever the statement stands, except ``if TYPE_CHECKING:``."""
-    pending: list[ast.AST] = [module.tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending.extend(node.orelse)
-            continue
+    """Yield each imported module's full name, with the statement."""
+    for node in module.import_statements:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
                 yield (submodule if submodule in known else node.module or "."), node
-        pending.extend(ast.iter_child_nodes(node))
 
 
 def reached(start: Module, known: Modules) -> dict[str, list[str]]:
@@ -152,17 +163,22 @@ THREAD_MAKER = re.compile(
 
 def no_threads_in_master(modules: Modules) -> Iterator[str]:
     """Nothing that the master imports can start a thread; a lock or a thread's id is no thread."""
+    makers = {
+        name: [
+            node
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Name | ast.Attribute) and THREAD_MAKER.fullmatch(ast.unparse(node))
+        ]
+        for name, module in modules.items()
+    }
     for module in modules.values():
         if module.within("prefork.master"):
             for name, chain in reached(module, modules).items():
-                for node in ast.walk(modules[name].tree):
-                    if isinstance(node, ast.Name | ast.Attribute) and THREAD_MAKER.fullmatch(
-                        ast.unparse(node)
-                    ):
-                        way = " -> ".join(chain)
-                        yield modules[name].at(
-                            node, f"the master has no threads, and reaches {ast.unparse(node)} by {way}"
-                        )
+                for node in makers[name]:
+                    way = " -> ".join(chain)
+                    yield modules[name].at(
+                        node, f"the master has no threads, and reaches {ast.unparse(node)} by {way}"
+                    )
 
 
 # ---- System calls

@@ -60,9 +60,10 @@ class Writer(Protocol):
         """Take note that the application is done with the request that was given to it at ``start_ns``: its exchange
         is to be counted when it is over. To be called if ``began_ns`` is not 0."""
 
-    def write(self, data: bytes | Sequence[bytes]) -> None:
+    def write(self, data: bytes | Sequence[bytes], last: bool = False) -> None:
         """Send ``data`` (a sequence is sent as if joined), or keep it to be sent from the loop.
 
+        ``last``: the connection is about to be closed, so that the data may wait for that.
         May block while the buffer is full and the client reads. Raises ``ClientGone``.
         """
 

@@ -57,6 +57,8 @@ class Gateway:
         """``cells`` are those of the threads that will run the application. Make it after the fork."""
         self.app = app if hooks.started is None else _announced(app, hooks.started)
         self._finished = hooks.finished
+        self.closes_at_once = hooks.finished is None and not multithread
+        """Is a connection that is not kept closed as soon as the application has nothing left to do?"""
         self.log = log
         self._limits = limits or TimeLimits(0, 0)
         self._deadline_ns, self._slow_ns = self._limits.default

@@ -86,7 +86,7 @@ class Response:
     def send_body(self, body: Iterable[bytes]) -> None:
         """Send what the application returned, and end the response."""
         if type(body) is list or type(body) is tuple:
-            self._send_whole(body)
+            self._send_whole(body, last=True)
         elif type(body) is FileWrapper and not self.head_sent and (file := body.range()) is not None:
             self._send_file(body, file)
         else:
@@ -114,7 +114,8 @@ class Response:
         """Send a 500 instead of what the application began."""
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self.encoded = self._gateway.encoder.encode("500 Internal Server Error", self.headers)
-        self.send_body([b"500 Internal Server Error\n"])
+        self._send_whole([b"500 Internal Server Error\n"])
+        self._full = True
 
     def cut(self) -> None:
         """Reset the connection, unless the client has, or will have, a whole response."""
@@ -123,8 +124,11 @@ class Response:
         if self._left_bytes != 0:
             self.writer.abort()
 
-    def _send_whole(self, blocks: Sequence[bytes]) -> None:
-        """Send a body that is all there, so that its length is known."""
+    def _send_whole(self, blocks: Sequence[bytes], *, last: bool = False) -> None:
+        """Send a body that is all there, so that its length is known.
+
+        ``last``: nothing of the application runs after it.
+        """
         if len(blocks) == 1 and isinstance(blocks[0], bytes):
             block = blocks[0]
         else:
@@ -135,7 +139,7 @@ class Response:
         if self.head_sent:
             self.write(block)
         else:
-            self._send_head(len(block), block)
+            self._send_head(len(block), block, last=last)
 
     def _send_file(self, wrapper: FileWrapper, file: FileRange) -> None:
         """Send the rest of a file. A shorter Content-Length is no mistake here: it makes a range of it."""
@@ -148,7 +152,9 @@ class Response:
         else:
             self._send_whole([wrapper.filelike.read(size)])
 
-    def _send_head(self, known_length: int | None, block: bytes, file: FileRange | None = None) -> None:
+    def _send_head(
+        self, known_length: int | None, block: bytes, file: FileRange | None = None, *, last: bool = False
+    ) -> None:
         """Send the head and the first block together, or the head and a file."""
         encoded = self.encoded
         if encoded is None:
@@ -175,7 +181,8 @@ class Response:
             self._write_file(data, file)
             return
         payload = self._framed(block)
-        self._write(data + payload if len(payload) <= _JOIN_BYTES else (data, payload))
+        closes = last and not keep and gateway.closes_at_once
+        self._write(data + payload if len(payload) <= _JOIN_BYTES else (data, payload), closes)
 
     def _framed(self, block: bytes) -> bytes:
         """Return what of ``block`` goes to the wire, as it goes there; count it."""
@@ -206,9 +213,9 @@ class Response:
             self._note_gone()
             raise
 
-    def _write(self, data: bytes | tuple[bytes, bytes]) -> None:
+    def _write(self, data: bytes | tuple[bytes, bytes], last: bool = False) -> None:
         try:
-            self.writer.write(data)
+            self.writer.write(data, last)
         except ClientGone:
             self._note_gone()
             raise

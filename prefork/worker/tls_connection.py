@@ -70,9 +70,9 @@ class TlsConnection(Connection):
     def wait(self) -> None:
         self.start()  # a handshake does not run the application
 
-    def write(self, data: bytes | Sequence[bytes]) -> None:
+    def write(self, data: bytes | Sequence[bytes], last: bool = False) -> None:
         if self._stream is None:  # plain HTTP gets a plain answer
-            super().write(data)
+            super().write(data, last)
         else:
             self._write_pieces((data,) if isinstance(data, bytes) else data)
 

@@ -78,6 +78,12 @@ def title(pid: int) -> str:
         return ""
 
 
+def started(pid: int) -> tuple[float, int]:
+    """Return by what processes can be sorted by age; one that is gone comes last."""
+    fields = stat_fields(pid)
+    return (int(fields[19]) if fields else float("inf"), pid)
+
+
 def children(pid: int) -> list[int]:
     """Return the pids of the direct children of a process, zombies too."""
     return all_children().get(pid, [])
@@ -281,7 +287,11 @@ class Server:
         return self.titled(rf"^prefork: worker .*{pattern}")
 
     def molds(self, pattern: str = "") -> list[int]:
-        return self.titled(rf"^prefork: mold .*{pattern}")
+        """Return the molds; what one has forked bears its title, too, until it has a name of its own."""
+        oldest: dict[str, int] = {}
+        for pid in sorted(self.titled(rf"^prefork: mold .*{pattern}"), key=started):
+            oldest.setdefault(title(pid), pid)
+        return sorted(oldest.values())
 
     def wait_for_workers(self, count: int, pattern: str = "") -> list[int]:
         """Wait until there are exactly so many workers, all of them children of the master; return them."""

@@ -146,6 +146,7 @@ def test_orphans_are_reaped_and_let_live(server: Server, as_pid_1: bool) -> None
     server.serve(CONFIG + "log: {level: debug}", ORPHANS, prefix=PID_NAMESPACE if as_pid_1 else ())
     master = children(server.pid)[0] if as_pid_1 else server.pid
     assert title(master) == "prefork: master shop (app.yaml)"
+    wait_for(lambda: len(children(master)) == 3, "the workers to be the master's, and not an intermediate's")
     status, parent = server.get("/orphan")
     assert (status, parent) == (200, str(1 if as_pid_1 else server.pid))
 

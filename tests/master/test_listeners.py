@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -192,6 +193,7 @@ def test_start_waits_for_an_orphan_and_says_so_once(tmp_path: Path, kind: str) -
         assert orphan.stdout is not None
         held = listen(orphan.stdout.readline().strip())
         journal = Journal()
+        gc.collect()  # what other tests have left behind would free descriptors meanwhile
         before = os.listdir("/proc/self/fd")
         with pytest.raises(AddressBusy):
             open_at_start([listen("127.0.0.1:0"), held], NOTHING, journal, patience_s=0)  # type: ignore[arg-type]

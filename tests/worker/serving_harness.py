@@ -132,6 +132,11 @@ class Serving:
         assert done.wait(PATIENCE_S)
         return results[0]
 
+    def cuts(self) -> list[str]:
+        """Wait for what is said of clients that were cut off since they do not read: a turn of the loop later."""
+        eventually(lambda: self.log.named("slow-reader-cut"))
+        return self.log.named("slow-reader-cut")
+
     def ended(self) -> bool:
         return not self.thread.is_alive()
 

@@ -14,6 +14,7 @@ import pytest
 from prefork.http.head import HeadLimits, HeadParser
 from prefork.worker.exchange import ClientGone, Request
 from prefork.worker.gateway import Gateway
+from prefork.worker.request_hooks import RequestHooks
 
 
 class FakeLog:
@@ -36,8 +37,11 @@ class FakeWriter:
         self.writes: list[bytes] = []
         self.patience = patience
         self.aborted = False
+        self.last: list[bool] = []
+        """Was it told at each write that the connection ends with it?"""
 
-    def write(self, data: bytes | tuple[bytes, ...]) -> None:
+    def write(self, data: bytes | tuple[bytes, ...], last: bool = False) -> None:
+        self.last.append(last)
         if len(self.writes) >= self.patience:
             raise ClientGone
         self.writes.append(data if isinstance(data, bytes) else b"".join(data))
@@ -112,6 +116,7 @@ def call(
 HTTP10 = b"GET / HTTP/1.0\r\n\r\n"
 HTTP10_KEEP = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
+KEEP = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -423,6 +428,26 @@ def test_head_and_first_block_are_one_write_and_nothing_is_sent_before() -> None
     gateway.respond(Request(HeadParser(HeadLimits()).parse(HTTP10), b"", base), writer, FakeCell())
     assert sent == [0, 0, 1]
     assert [write[-1:] for write in writer.writes] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "last"),
+    [
+        ([b"a"], {}, [True]),
+        ((b"a", b"b"), {}, [True]),
+        ([b"a"], {"raw": KEEP}, [False]),
+        ([b"a"], {"multithread": True}, [False]),
+        ([b"a"], {"hooks": RequestHooks(finished=lambda *_: None)}, [False]),
+        (Blocks(b"a"), {}, [False, False]),
+        (Blocks(LookupError()), {}, [False]),
+    ],
+    ids=["list", "tuple", "kept", "threads", "hook", "has close()", "fails, has close()"],
+)
+def test_a_response_waits_for_the_end_only_if_nothing_runs_before(
+    body: Any, options: dict[str, Any], last: list[bool]
+) -> None:
+    answer = call(answering(body), **{"raw": CLOSE} | options)
+    assert answer.writer.last == last
 
 
 @pytest.mark.parametrize("body", [[b"a"], Blocks(b"a"), Blocks(b"a", LookupError()), LookupError()])

@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self) -> None:
         self.sent = b""
 
-    def write(self, data: bytes | tuple[bytes, ...]) -> None:
+    def write(self, data: bytes | tuple[bytes, ...], last: bool = False) -> None:
         self.sent += data if isinstance(data, bytes) else b"".join(data)
 
     began_ns = 0

@@ -26,7 +26,7 @@ class Wire:
         self.gone = False
         self.began_ns = 0
 
-    def write(self, data: Any) -> None:
+    def write(self, data: Any, last: bool = False) -> None:
         if self.gone:
             raise ClientGone
         self.sent += data if isinstance(data, bytes) else b"".join(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from typing import Any
@@ -11,6 +12,7 @@ from serving_harness import PATIENCE_S, Gate, echo, eventually, serving
 
 from prefork.worker.deadlines import NEVER, Deadlines, nearest
 from prefork.worker.http_server import HTTPServer
+from prefork.worker.loop import Loop
 
 PART_OF_HEAD = b"GET / HTTP/1.1\r\nHost: t\r\n"
 PART_OF_BODY = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\nhello"
@@ -129,6 +131,22 @@ def test_lingering_is_bounded() -> None:
         assert client.response()[0] == 400
         # The client neither closes nor stops sending.
         eventually(lambda: server.server.open_connections == 0)
+
+
+def test_a_turn_before_which_nothing_was_waited_for_looks_at_no_deadlines() -> None:
+    """As in each of a worker whose clients send one request on each connection."""
+    loop = Loop()
+    expired: list[str] = []
+    queue = loop.deadlines(1e-9, expired.append)
+    os.eventfd_write(loop._wake_fd, 1)
+    loop.wait()
+    queue.start("over at once")
+    loop.finish_turn()
+    assert expired == []
+    loop.wait()
+    loop.finish_turn()
+    assert expired == ["over at once"]
+    loop.close()
 
 
 def test_no_wake_while_nothing_is_due() -> None:

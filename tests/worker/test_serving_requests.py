@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_harness import Gate, echo, eventually, serving
+from serving_harness import PATIENCE_S, Gate, echo, eventually, serving
 
 HEAD = "Host: test\r\n"
 REQUESTS = {
@@ -157,6 +158,17 @@ def test_close_with_unread_input_does_not_reset_the_response() -> None:
         gate.opened.set()
         assert client.response()[2] == b"GET /wait "
         assert client.rest() == b""
+
+
+def test_the_end_comes_in_one_packet_with_a_last_response() -> None:
+    with serving(echo) as server:
+        client = server.connect()
+        ready = select.poll()
+        ready.register(client.sock, select.POLLIN | select.POLLRDHUP)
+        client.send(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        ((_, told),) = ready.poll(PATIENCE_S * 1000)
+        assert told & select.POLLRDHUP
+        assert client.response()[2] == b"GET / "
 
 
 def test_failing_application_is_answered_and_the_worker_lives() -> None:
