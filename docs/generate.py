@@ -20,6 +20,7 @@ PARTS: dict[str, str] = {
     "events": "prefork.log.events:as_markdown",
     "gunicorn-flags": "prefork.cli.gunicorn:reference",
     "metrics": "prefork.admin.metric_table:as_markdown",
+    "refusals": "prefork.figures:refusals_as_markdown",
     "worker-states": "prefork.master.worker_states:as_markdown",
 }
 

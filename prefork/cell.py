@@ -9,9 +9,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from prefork.figures import MOST_BUCKETS, REFUSALS, Connections, Counts, Memory, Running
-from prefork.thread_cell import THREAD_BYTES, ThreadCell, histogram
+from prefork.figures import MOST, MOST_BUCKETS, OVER_NS, REFUSALS, Connections, Counts, Memory, Running
+from prefork.thread_cell import (
+    THREAD_BYTES,
+    ThreadCell,
+    are_credible,
+    counts_in,
+    errors_in,
+    histogram,
+    requests_in,
+)
 
 _OWN_BYTES = 512
 """What is before the threads."""
@@ -34,6 +43,31 @@ EMPTY, BOOTING, READY, DRAINING = range(4)
 def cell_bytes(threads: int) -> int:
     """Return the size of the cell of a worker with so many application threads."""
     return _OWN_BYTES + threads * THREAD_BYTES
+
+
+class CellWords(NamedTuple):
+    """The words of a worker and of its threads at some instant."""
+
+    own: list[int]
+    threads: list[list[int]]
+
+    @property
+    def requests(self) -> int:
+        return sum(map(requests_in, self.threads))
+
+    @property
+    def errors(self) -> int:
+        return sum(map(errors_in, self.threads))
+
+    @property
+    def handed_over(self) -> int:
+        return self.own[_C_HANDED_OVER]
+
+    def is_credible(self) -> bool:
+        """Could this be counted, or is it nonsense that somebody has written into the scoreboard?"""
+        own = self.own
+        counts = own[_C_ACCEPTED : _C_ADOPTED + 1] + own[_C_REFUSED:_C_END] + [own[_C_RECEIVED_BYTES]]
+        return max(counts) < MOST and own[_C_EXCHANGE_NS] < OVER_NS and all(map(are_credible, self.threads))
 
 
 class Cell:
@@ -156,27 +190,41 @@ class Cell:
         return sorted(found, key=lambda request: request.start_ns)
 
     def counts(self) -> Counts:
-        total = self._own_counts()
-        for thread in self.threads:
-            total = total.plus(thread.counts())
-        return total
+        return sum_of([self.words()], self._bounds_ns)
+
+    def words(self) -> CellWords:
+        """Return what is counted, as it is written: ``sum_of`` makes sense of it."""
+        return CellWords(self._words[:_C_END].tolist(), [thread.words() for thread in self.threads])
 
     def last_counts(self, now_ns: int) -> Counts:
         """Return the counts of a worker that is dead by ``now_ns``, with what it did not come to count itself: the
         request that it died of."""
-        total = self._own_counts()
+        total = _own_counts(self.words().own, self._bounds_ns)
         for index, thread in enumerate(self.threads):
             total = total.plus(thread.last_counts(index, now_ns))
         return total
 
-    def _own_counts(self) -> Counts:
-        words = self._words[:_C_END].tolist()
-        return Counts(
-            accepted=words[_C_ACCEPTED],
-            handed_over=words[_C_HANDED_OVER],
-            adopted=words[_C_ADOPTED],
-            received_bytes=words[_C_RECEIVED_BYTES],
-            refused={reason: words[at] for reason, at in _REFUSED_FOR.items() if words[at]},
-            exchange=histogram(self._bounds_ns, words[_C_EXCHANGE:_C_END]),
-            exchange_ns=words[_C_EXCHANGE_NS],
-        )
+
+def sum_of(cells: Sequence[CellWords], bounds_ns: Sequence[int]) -> Counts:
+    """Return what workers of one scoreboard have counted together: it is made of sums of words, and so is cheap."""
+    if not cells:
+        return Counts()
+    total = _own_counts(_columns([cell.own for cell in cells]), bounds_ns)
+    threads = [thread for cell in cells for thread in cell.threads]
+    return total.plus(counts_in(_columns(threads), bounds_ns))
+
+
+def _columns(rows: Sequence[Sequence[int]]) -> Sequence[int]:
+    return rows[0] if len(rows) == 1 else [sum(column) for column in zip(*rows, strict=True)]
+
+
+def _own_counts(words: Sequence[int], bounds_ns: Sequence[int]) -> Counts:
+    return Counts(
+        accepted=words[_C_ACCEPTED],
+        handed_over=words[_C_HANDED_OVER],
+        adopted=words[_C_ADOPTED],
+        received_bytes=words[_C_RECEIVED_BYTES],
+        refused={reason: words[at] for reason, at in _REFUSED_FOR.items() if words[at]},
+        exchange=histogram(bounds_ns, words[_C_EXCHANGE:_C_END]),
+        exchange_ns=words[_C_EXCHANGE_NS],
+    )

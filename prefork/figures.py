@@ -15,22 +15,24 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 """Methods that are counted apart; no label of a metric comes from a client."""
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
-REFUSALS = (
-    "malformed",
-    "unsupported",
-    "head-too-large",
-    "body-too-large",
-    "head-timeout",
-    "body-timeout",
-    "no-room",
-    "queue-timeout",
-    "proxy-header",
-    "tls",
-    "slow-reader",
-    "connections",
-    "application",
+REFUSALS = MappingProxyType(
+    {
+        "malformed": "400: not HTTP as the standards have it, or contradictory words of a trusted proxy",
+        "unsupported": "417, 501, 505: an expectation, method, transfer coding or version that prefork does not know",
+        "head-too-large": "414, 431: above `limits.request_line`, `limits.fields` or `limits.head`",
+        "body-too-large": "413: above `limits.body`, or more than `limits.spool` could ever hold",
+        "head-timeout": "408: `timeouts.head`",
+        "body-timeout": "408: `timeouts.body`",
+        "no-room": "503, 507: `limits.memory` or `limits.spool` is used up",
+        "queue-timeout": "503: `timeouts.queue`",
+        "proxy-header": "closed: no PROXY header, a malformed one, or one from somebody who is not in `proxy.trust`",
+        "tls": "closed: a handshake that failed or was not complete within `timeouts.head`; 400: plain HTTP",
+        "slow-reader": "reset: it took nothing for `timeouts.send`, or held up a worker that had no room",
+        "connections": "closed while idle, to make room for a new one: `limits.connections`, or open files",
+        "application": "closed: `verify_request` of a service said no",
+    }
 )
-"""Why a client is not served, or no further; see docs/reference/counters.md for what is behind each."""
+"""Why a client is not served, or no further, and what it gets."""
 
 BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -166,3 +168,9 @@ def in_buckets(histogram: Histogram, bounds: Sequence[int]) -> list[int]:
     for bound, count in histogram.items():
         counts[bisect_left(bounds, bound)] += count
     return counts
+
+
+def refusals_as_markdown() -> list[str]:
+    """Return the table of refusals for the documentation."""
+    rows = (f"| `{reason}` | {what} |" for reason, what in REFUSALS.items())
+    return ["| reason | what the client got, and why |", "|---|---|", *rows]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from prefork.cell import DRAINING, Cell
+from prefork.cell import DRAINING, Cell, CellWords, sum_of
 from prefork.figures import BUCKETS_S, MOST, Connections, Counts, Running, bounds_ns, in_buckets
 from prefork.listen_queue import Queue, queues
 from prefork.process import cpu_time_ns
@@ -76,14 +76,8 @@ def without_queries(text: str) -> str:
     return _QUERY.sub("", text)
 
 
-def counts_of(cell: Cell) -> Counts:
-    """Return what a worker has counted; nothing at all if that cannot be, for it has written into its cell."""
-    counts = cell.counts()
-    return counts if counts.is_credible() else Counts()
-
-
 def last_counts_of(cell: Cell, now: float) -> Counts:
-    """Return the same for a worker that is dead."""
+    """Return what a dead worker has counted; nothing at all if that cannot be, for it has written into its cell."""
     counts = cell.last_counts(int(now * 1e9))
     return counts if counts.is_credible() else Counts()
 
@@ -96,16 +90,24 @@ def _pool(
     now: float,
     show_queries: bool,
 ) -> dict[str, Any]:
-    total = build(Counts, pool["totals"])
     connections = Connections()
+    counted: dict[int, list[CellWords]] = {}
     workers = []
     for worker in pool["workers"]:
-        cell = _cell(boards.get((name, worker["generation"])), worker["cell"])
-        counts = None if cell is None else counts_of(cell)
-        if cell is not None and counts is not None:
-            total = total.plus(counts)
+        generation = worker["generation"]
+        cell = _cell(boards.get((name, generation)), worker["cell"])
+        words = None
+        if cell is not None:
             connections = connections.plus(_credible_states(cell))
-        workers.append(_worker(worker, cell, counts, now, show_queries))
+            words = cell.words()
+            if words.is_credible():
+                counted.setdefault(generation, []).append(words)
+            else:
+                words = None
+        workers.append(_worker(worker, cell, words, now, show_queries))
+    total = build(Counts, pool["totals"])
+    for generation, cells in counted.items():
+        total = total.plus(sum_of(cells, boards[name, generation].bounds_ns))
     return {
         **{key: pool[key] for key in ("workers_wanted", "bounds", "threads")},
         **_counters(total),
@@ -155,7 +157,7 @@ def _credible_states(cell: Cell) -> Connections:
 
 
 def _worker(
-    worker: Mapping[str, Any], cell: Cell | None, counts: Counts | None, now: float, show_queries: bool
+    worker: Mapping[str, Any], cell: Cell | None, words: CellWords | None, now: float, show_queries: bool
 ) -> dict[str, Any]:
     running = [] if cell is None else [_request(each, now, show_queries) for each in cell.running()]
     memory = None if cell is None else cell.memory
@@ -163,9 +165,9 @@ def _worker(
     return {
         **{key: worker[key] for key in ("slot", "pid", "generation")},
         "state": _state(worker["state"], cell, running),
-        "requests": None if counts is None else counts.requests,
-        "errors": None if counts is None else counts.errors,
-        "handed_over": None if counts is None else counts.handed_over,
+        "requests": None if words is None else words.requests,
+        "errors": None if words is None else words.errors,
+        "handed_over": None if words is None else words.handed_over,
         "connections": None if cell is None else _credible(cell.open_connections),
         "current": running[0] if running else None,
         "running": running,

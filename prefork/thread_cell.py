@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any
 
-from prefork.figures import CLASSES, METHODS, MOST_BUCKETS, OVER_NS, Counts, Histogram, Running
+from prefork.figures import CLASSES, METHODS, MOST, MOST_BUCKETS, OVER_NS, Counts, Histogram, Running
 
 _WORDS_BYTES = 1024
 _ID_OFFSET_BYTES = _WORDS_BYTES
@@ -228,28 +228,12 @@ class ThreadCell:
             return None
         return Running(thread, start_ns, deadline_ns, slow_ns, line, slow_from_ns, request_id)
 
+    def words(self) -> list[int]:
+        """Return the words as they are now, for ``counts_in``."""
+        return self._words[:_T_END].tolist()
+
     def counts(self) -> Counts:
-        words = self._words[:_T_END].tolist()
-        matrix = words[_T_COUNTS:_T_BUCKETS]
-        by_method = {}
-        for at, method in enumerate(METHODS):
-            row = matrix[at * len(CLASSES) : (at + 1) * len(CLASSES)]
-            if any(row):
-                by_method[method] = {name: count for name, count in zip(CLASSES, row, strict=True) if count}
-        both = words[_T_BUCKETS:_T_BUCKETS_APART]
-        apart = words[_T_BUCKETS_APART:_T_END]
-        return Counts(
-            requests=sum(matrix),
-            errors=sum(matrix[len(CLASSES) - 1 :: len(CLASSES)]),
-            slow=words[_T_SLOW_ENDED] + words[_T_SLOW_TOLD],
-            deadlines=words[_T_LATE],
-            sent_bytes=words[_T_SENT_BYTES],
-            by_method=by_method,
-            application=histogram(self._bounds_ns, list(map(int.__add__, both, apart))),
-            application_ns=words[_T_ELAPSED_NS] + words[_T_ELAPSED_APART_NS],
-            exchange=histogram(self._bounds_ns, both),
-            exchange_ns=words[_T_ELAPSED_NS],
-        )
+        return counts_in(self.words(), self._bounds_ns)
 
     def last_counts(self, thread: int, now_ns: int) -> Counts:
         """Return the counts of a thread that is dead: what its worker did not come to count is counted now."""
@@ -294,6 +278,45 @@ class ThreadCell:
 
 def _class_of(status: int) -> int:
     return status // 100 - 1 if 100 <= status < 600 else 4
+
+
+def counts_in(words: Sequence[int], bounds_ns: Sequence[int]) -> Counts:
+    """Return what a thread has counted, or several, if ``words`` are the sums of theirs."""
+    matrix = words[_T_COUNTS:_T_BUCKETS]
+    by_method = {}
+    for at, method in enumerate(METHODS):
+        row = matrix[at * len(CLASSES) : (at + 1) * len(CLASSES)]
+        if any(row):
+            by_method[method] = {name: count for name, count in zip(CLASSES, row, strict=True) if count}
+    both = words[_T_BUCKETS:_T_BUCKETS_APART]
+    apart = words[_T_BUCKETS_APART:_T_END]
+    return Counts(
+        requests=sum(matrix),
+        errors=errors_in(words),
+        slow=words[_T_SLOW_ENDED] + words[_T_SLOW_TOLD],
+        deadlines=words[_T_LATE],
+        sent_bytes=words[_T_SENT_BYTES],
+        by_method=by_method,
+        application=histogram(bounds_ns, list(map(int.__add__, both, apart))),
+        application_ns=words[_T_ELAPSED_NS] + words[_T_ELAPSED_APART_NS],
+        exchange=histogram(bounds_ns, both),
+        exchange_ns=words[_T_ELAPSED_NS],
+    )
+
+
+def requests_in(words: Sequence[int]) -> int:
+    return sum(words[_T_COUNTS:_T_BUCKETS])
+
+
+def errors_in(words: Sequence[int]) -> int:
+    return sum(words[_T_COUNTS + len(CLASSES) - 1 : _T_BUCKETS : len(CLASSES)])
+
+
+def are_credible(words: Sequence[int]) -> bool:
+    """Could these be counters, or is it nonsense that somebody has written into the scoreboard?"""
+    counts = (words[_T_SENT_BYTES], words[_T_SLOW_ENDED], words[_T_SLOW_TOLD], words[_T_LATE])
+    times_ns = words[_T_ELAPSED_NS], words[_T_ELAPSED_APART_NS]
+    return max(*counts, *words[_T_COUNTS:_T_END]) < MOST and max(times_ns) < OVER_NS
 
 
 def histogram(bounds_ns: Sequence[int], counts: Sequence[int]) -> Histogram:

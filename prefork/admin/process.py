@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import threading
 import traceback
 
 from prefork import child, privileges
@@ -56,6 +57,8 @@ def main(
                 for board in heritage.boards:
                     reading.add_board(board.pool, board.generation, board.fd)
                 app = App(reading, Access(heritage.server, admin.token, admin.open))
+                if heritage.metrics_folder is not None:
+                    _keep_tidy(heritage.metrics_folder)
             server, cell = _make(app, heritage, pool, logs, contexts)
         except Exception:
             channel.send("failed", text=clip(traceback.format_exc()))
@@ -72,6 +75,12 @@ def main(
         return ExitStatus.OK  # the master has no use for this process, or is dead
     finally:
         logs.flush()
+
+
+def _keep_tidy(folder: str) -> None:
+    from prefork.admin.application_metrics import ApplicationMetrics  # no other process needs prometheus-client
+
+    threading.Thread(target=ApplicationMetrics(folder).keep_tidy, daemon=True).start()
 
 
 def _make(

@@ -97,7 +97,7 @@ EVENTS: Final = (
     EventKind("upgrade-failed", "error", "The new version failed, and the old one goes on.", ("traceback",)),
     EventKind("upgrade-ignored", "info", "No upgrade now."),
     # Commands
-    EventKind("command", "info", "A command came by the control socket.", ("command",)),
+    EventKind("command", "info", "A command came by the control socket.", ("command", "uid")),
     EventKind("control-open", "debug", "The control socket is open.", ("address",)),
     EventKind("control-unavailable", "warning", "There is nowhere to put a control socket."),
     EventKind("control-refused", "warning", "Somebody tried a command who may not.", ("uid",)),

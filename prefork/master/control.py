@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 from typing import Any
 
 from prefork import __version__
 from prefork.control_protocol import VERSION, encode, shown
 from prefork.errors import ExitStatus, PreforkError, UsageError
 from prefork.log import Log
-from prefork.master.control_client import ControlClient
+from prefork.master.control_client import ControlClient, Peer
 from prefork.master.control_commands import Commands, Master
 from prefork.master.control_place import ControlPlace, PlaceRecord, open_control
 from prefork.master.control_request import Request, Wait
@@ -95,14 +94,14 @@ class Control:
                 sock, _ = self._place.sock.accept()
             except OSError:  # nobody is there any more, or there are no more descriptors
                 return
-            refusal = self._refusal(sock)
+            peer = Peer.of(sock)
+            refusal = self._refusal(peer.uid)
             if refusal:
                 _turn_away(sock, *refusal)
             else:
-                self._clients.add(ControlClient(sock, self._loop, self._take, self._clients.discard))
+                self._clients.add(ControlClient(sock, self._loop, self._take, self._clients.discard, peer))
 
-    def _refusal(self, sock: socket.socket) -> tuple[str, ExitStatus] | None:
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    def _refusal(self, uid: int) -> tuple[str, ExitStatus] | None:
         if uid not in self._may:
             self._log.warning("control-refused", f"a command of uid {uid} is refused", uid=uid)
             return f"{may_command(os.geteuid())}, and you are uid {uid}", ExitStatus.NO_SERVER
@@ -118,7 +117,13 @@ class Control:
             client.end(str(error), error.status)
             return
         if request.command not in ("hello", "status"):
-            self._log.info("command", f"the command {request.command} came", command=request.command)
+            pid, uid, _ = client.peer
+            self._log.info(
+                "command",
+                f"{request.command}, asked for by uid {uid} (pid {pid})",
+                command=request.command,
+                uid=uid,
+            )
         try:
             self._commands.run(request)
         except PreforkError as error:

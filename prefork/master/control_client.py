@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefork.control_protocol import LONGEST_REQUEST_BYTES, VERSION, encode
 from prefork.errors import ExitStatus
@@ -24,6 +25,18 @@ MOST_PENDING_BYTES = 4 << 20
 """How much may wait for it."""
 
 
+class Peer(NamedTuple):
+    """Who is connected, as the kernel knows; ``pid`` is 0 if it is in another container."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> Peer:
+        return cls(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
 class ControlClient:
     """``on_request`` is given each line, and must cause one ``end`` for it; ``on_gone`` hears that it is closed."""
 
@@ -33,8 +46,10 @@ class ControlClient:
         loop: Loop,
         on_request: Callable[[ControlClient, bytes], None],
         on_gone: Callable[[ControlClient], None],
+        peer: Peer,
     ) -> None:
         self.is_closed = False
+        self.peer = peer
         self._sock = sock
         self._loop = loop
         self._on_request = on_request

@@ -160,6 +160,10 @@ class SlotTable(Slots):
             if worker.deadline is not None:
                 worker.deadline += by_s
 
+    def backing_off(self, now: float) -> list[int]:
+        """Return the slots that wait before their next worker, since some have failed in a row."""
+        return [index for index in range(self.wanted) if not self._backoff(index).is_over(now)]
+
     def next_deadline(self) -> float | None:
         """Return the instant at which ``expire`` should be called, or None."""
         instants = [worker.deadline for worker in self.workers.values() if worker.deadline is not None]

@@ -35,7 +35,7 @@ def app(environ, start_response):
         while not os.path.exists("release"):
             time.sleep(0.01)
     if path == "/slow":
-        time.sleep(0.2)
+        time.sleep(0.15)
     if path == "/late":
         time.sleep(600)
     if path == "/c":
@@ -176,7 +176,6 @@ def test_a_load_of_known_size_is_counted_exactly(server: Server, pki: Pki, threa
             application=12 * round_,
             exchange=12 * round_,
             connections={"idle": 0, "reading": 0, "running": 0, "writing": 0},
-            handed_over=0,
             deadlines=0,
         )
     assert 0 < found["application_sum_s"] <= found["exchange_sum_s"]
@@ -218,12 +217,12 @@ def test_connections_by_state_and_the_request_that_runs(server: Server, threads:
         # The exchange goes from the first byte to the last; a client that leaves ends it, too.
         waited_s = time.monotonic() - begun
         half_head.sendall(head[5:])
-        found = expect(server, requests=3, exchange=2)
-        assert found["exchange_sum_s"] - found["application_sum_s"] >= waited_s * 0.99
+        expect(server, requests=3, exchange=2)
         reader.close()
         half_body.close()
         idle.close()
-        expect(server, exchange=3, connections={"idle": 2, "reading": 0, "running": 0, "writing": 0})
+        found = expect(server, exchange=3, connections={"idle": 2, "reading": 0, "running": 0, "writing": 0})
+        assert found["exchange_sum_s"] - found["application_sum_s"] >= waited_s
     expect(server, sent_bytes=16_000_000 + 2 * 5, by_method={"GET": {"2xx": 3}}, refused={})
     assert server.stop() == 0
 
@@ -254,7 +253,7 @@ def test_a_half_received_request_that_changes_its_worker_is_counted_once(server:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_slow_and_late_requests_are_counted_once(server: Server, threads: int) -> None:
-    limits = "timeouts: {slow: 100ms, request: 500ms, overrides: [{path: /hold, request: 0}]}\n"
+    limits = "timeouts: {slow: 100ms, request: 700ms, overrides: [{path: /hold, request: 0}]}\n"
     server.serve(f"{CONFIG}workers: 2\nthreads: {threads}\nlisten: 127.0.0.1:0\n{limits}", APP)
     held, _ = hold(server)
     found = expect(server, slow=1, requests=0)  # while it runs
