@@ -68,7 +68,7 @@ def test_it_grows_while_somebody_waits_and_shrinks_to_where_it_rests(
     server.wait_for_log(r": 1 workers wanted, 2 before: for 1 s there was work for 0\.\d workers at most")
     assert server.wait_for_workers(1) == [first]  # the youngest went first
     assert scaled(server)[-4:] == [4, 3, 2, 1]
-    assert len(re.findall(r"gone: .*, expected: scaled away", server.log)) == 3
+    wait_for(lambda: len(re.findall(r"gone: .*, expected: scaled away", server.log)) == 3, "three obituaries")
     wait_for(lambda: rests(server.pid), "the master to rest")
     assert server.stop() == 0
 

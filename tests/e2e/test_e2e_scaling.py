@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 
@@ -183,7 +182,7 @@ def test_a_worker_that_gets_term_is_replaced_first(server: Server, threads: int)
     *_, ready, gone = notes(server)
     assert (ready[0], gone) == ("+", ("-", 1, busy))
     assert min(counts(server)[1:]) == 2
-    assert re.search(rf"pid {busy}: gone: exit status 0 .*, expected", server.log)
+    server.wait_for_log(rf"pid {busy}: gone: exit status 0 .*, expected")
     assert server.stop() == 0
 
 
