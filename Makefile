@@ -11,6 +11,7 @@ help:
 	@echo "make test    run every check and test (part of them: make test ARGS='tests/config -k bomb')"
 	@echo "make check   the quick part: format, lint, types, shape of the code, generated docs"
 	@echo "make docs    write the generated parts of docs/ again"
+	@echo "make picture take the pictures of the status page again (1 minute)"
 	@echo "make bench   compare with other servers and write docs/performance.md (5 minutes)"
 	@echo "make conformance  compare what servers make of valid, doubtful and malformed requests (10 minutes)"
 	@echo "make bench-reload, make bench-mixed"
@@ -59,6 +60,13 @@ apt:
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m prefork.config.reference
+
+# The pictures of the page in README.md.
+.PHONY: picture
+picture: $(VENV)/.dev
+	@.ci/apt chromium=chromium pngquant=pngquant
+	-@test -e /usr/share/doc/fonts-inter || .ci/apt Inter=fonts-inter # looks better than what a bare system has
+	PYTHONPATH=tests $(BIN)/python docs/picture.py
 
 .PHONY: bench
 bench: $(VENV)/.demo

@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_differences(server, tab):
 
     server.each_second = each_second
     wait_for_text(tab, ".chart-requests", "50 per second")
-    wait_for_text(tab, ".chart-requests", "3 errors per second")
+    wait_for_text(tab, ".chart-requests", "3 errors/s")
     # 25 of 40 requests into the bucket from 1 to 10 ms; 7.5 of 9 from 25 to 100 ms; half of one from 0.5 to 1 s
     wait_for_text(tab, ".chart-latency", "6.6 ms p50 88 ms p95 750 ms p99")
     wait_for_text(tab, ".chart-latency", "first to last byte: p95 480 ms")

@@ -65,7 +65,7 @@ class PoolView {
     const errors = this.history.rate("errors");
     this.charts.requests.show(points, now, [
       { text: rate(this.history.rate("requests")), unit: "per second", name: "requests" },
-      { text: rate(errors), unit: "errors per second", name: errors > 0 ? "errors" : undefined, alarm: errors > 0, minor: true },
+      { text: rate(errors), unit: "errors/s", name: errors > 0 ? "errors" : undefined, alarm: errors > 0, minor: true },
     ]);
     const quantiles = [["p50", 0.5], ["p95", 0.95], ["p99", 0.99]];
     this.charts.latency.show(
