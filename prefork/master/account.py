@@ -38,12 +38,16 @@ class Account:
         bulletin: Bulletin,
         pools: Callable[[], Sequence[Pool]],
         log: Log,
+        tell_workers: Callable[[int], None] | None = None,
     ) -> None:
+        """``tell_workers`` is told how many workers serve whenever that has changed."""
         self._estate = estate
         self._chronicle = chronicle
         self._bulletin = bulletin
         self._pools = pools
         self._log = log
+        self._tell_workers = tell_workers
+        self._told_workers = 0
         self._published: Document | None = None
         self._deaths: tuple[object, str] = (None, "")
         """Those that were written last, and as JSON: they are most of a document, and seldom change."""
@@ -69,6 +73,13 @@ class Account:
             if len(written) <= self._bulletin.half_bytes:
                 self._bulletin.publish(written)
             self._published = document
+            self._tell()
+
+    def _tell(self) -> None:
+        serving = sum(sum(_serving(pool)) for pool in self._pools())
+        if self._tell_workers is not None and serving != self._told_workers:
+            self._tell_workers(serving)
+            self._told_workers = serving
 
     def document(self) -> Document:
         """Return the document as of now."""

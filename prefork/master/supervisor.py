@@ -77,7 +77,8 @@ class Supervisor:
         self._news = News(self.internal_error)
         self._chronicle = chronicle = before.chronicle if before else Chronicle()
         self._news.listen(chronicle.hear)
-        self._account = Account(self._estate, chronicle, bulletin, self.pools, self._log)
+        gauge = logs.statsd.tell_workers if logs.statsd else None
+        self._account = Account(self._estate, chronicle, bulletin, self.pools, self._log, gauge)
         self._reloads = Reloads(
             self._estate, read_config, self, self._loop, self._log, self._notifier, self._news
         )

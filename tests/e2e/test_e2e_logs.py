@@ -492,6 +492,7 @@ def test_statsd_gets_each_request(server: Server, more: str) -> None:
         figures: list[str] = []
         while sum(line.startswith("gunicorn.requests:1|c") for line in figures) < 5:
             figures += daemon.recv(1 << 16).decode().splitlines()
+        assert "gunicorn.workers:2|g" in figures
         for status, count in ((200, 2), (404, 1), (500, 1), (400, 1)):
             assert figures.count(f"gunicorn.request.status.{status}:1|c") == count
         assert "gunicorn.log.exception:1|c" in figures
