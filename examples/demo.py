@@ -20,7 +20,8 @@ HINTS = """
     curl -i http://127.0.0.1:8000/api/products        a JSON answer, and its line in the log here
     curl http://127.0.0.1:8000/slow?seconds=2         a slow page: the other workers serve on
     curl http://127.0.0.1:8000/boom                   a page that raises: the traceback is in the log
-    kill -HUP {pid:<40}reload; first put a mistake into {config}, say
+    {reload:<49} first put a mistake into {config}, say
+    {status:<49} what every worker does
     kill -9 $(pgrep -f 'prefork: worker' | head -1)   a worker dies, and another takes its place
 
   Ctrl-C stops it.
@@ -46,7 +47,9 @@ def wait_until_ready(notices: socket.socket, server: subprocess.Popen[bytes]) ->
     gone = os.pidfd_open(server.pid)
     while notices.fileno() in select.select([notices.fileno(), gone], [], [])[0]:
         if "READY=1" in notices.recv(4096).decode().splitlines():
-            print(HINTS.format(pid=server.pid, config=CONFIG), flush=True)
+            prefork = f"{os.path.relpath(sys.executable)} -m prefork"
+            commands = {name: f"{prefork} {name} -c {CONFIG}" for name in ("reload", "status")}
+            print(HINTS.format(**commands, config=CONFIG), flush=True)
             break
     os.close(gone)
 

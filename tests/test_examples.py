@@ -125,7 +125,7 @@ def test_the_demo_serves_and_says_what_to_try(tmp_path):
                 said.append(line)
                 if "Ctrl-C" in line:
                     break
-            assert any("kill -HUP" in line for line in said), demo.stderr.read()
+            assert any("prefork reload" in line for line in said), demo.stderr.read()
             with urllib.request.urlopen(f"http://{address}/", timeout=30) as answer:
                 assert b"Teapot" in answer.read()
         finally:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from prefork.master.failure import in_one_line
+from prefork.master.failure import LATEST_FIRST, in_one_line
 from prefork.master.news import Happening, ReloadEnded, Upgraded, UpgradeRefused
 from prefork.master.totals import Totals
 
@@ -19,8 +19,6 @@ MOST_DEATHS = 50
 MOST_RELOADS = 20
 LONGEST_STACK = 4096
 """In characters."""
-
-_LATEST_FIRST = "(most recent call first)"
 
 
 @dataclass(slots=True)
@@ -104,7 +102,7 @@ def shortened(stack: str) -> str:
     if len(stack) <= LONGEST_STACK:
         return stack
     room = LONGEST_STACK - len("…\n")
-    return f"{stack[:room]}\n…" if _LATEST_FIRST in stack[:room] else f"…\n{stack[-room:]}"
+    return f"{stack[:room]}\n…" if LATEST_FIRST in stack[:room] else f"…\n{stack[-room:]}"
 
 
 def _now() -> str:

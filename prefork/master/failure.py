@@ -10,6 +10,8 @@ import re
 from prefork.config import Pool
 from prefork.master.plan import Worker
 
+LATEST_FIRST = "(most recent call first)"
+"""In the heading of a stack, that of a traceback ends the other way round."""
 _FRAME = re.compile(r'^  File "(.+)", line (\d+)')
 
 
@@ -34,12 +36,13 @@ def told(what: str, details: str) -> tuple[str, str | None]:
 
 
 def in_one_line(message: str, traceback: str | None) -> str:
-    """Return a message with the exception that its traceback ends with, and the place of that."""
+    """Return a message with the exception that its traceback ends with, and where that was raised; for a stack, where
+    it is."""
     lines = (traceback or "").splitlines()
     frames = [(at, found) for at, line in enumerate(lines) if (found := _FRAME.match(line))]
     if not frames:
         return message
-    at, place = frames[-1]
+    at, place = frames[0 if LATEST_FIRST in lines[0] else -1]
     exception = next((line for line in lines[at:] if line.strip() and not line.startswith(" ")), "")
     where = f"{place[1]}:{place[2]}"
     return f"{message}: {exception} ({where})" if exception else f"{message} ({where})"

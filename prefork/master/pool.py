@@ -18,7 +18,7 @@ from prefork.log import Log
 from prefork.master import obituary
 from prefork.master.crew import Crew
 from prefork.master.errands import Errands
-from prefork.master.failure import not_ready, told
+from prefork.master.failure import in_one_line, not_ready, told
 from prefork.master.floor import Floor
 from prefork.master.generation import Generation
 from prefork.master.living_stacks import ask_stack
@@ -293,7 +293,10 @@ class Pool:
             self.log_of(worker), worker, exit, counts, now - worker.spawned_at, oom, stack
         )
         self._means.bulletin.touch()
-        self._count_death(worker, facts, stack or link.failure, counts)
+        why = facts["detail"] or (
+            in_one_line(*told("it cannot get ready", link.failure)) if link.failure else None
+        )
+        self._count_death(worker, {**facts, "detail": why}, stack or link.failure, counts)
         cell.clear()
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
         if exit.exit_status != 0 or worker.reason not in obituary.EXPECTED:

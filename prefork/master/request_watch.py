@@ -162,7 +162,7 @@ class RequestWatch:
         pool.log_of(worker).warning(
             "request-slow",
             f"{request.line!r} is slow: it has been running for {elapsed_s:.1f} s; "
-            f"its worker cannot say so itself, {why}",
+            f"its worker cannot say so itself, {why}{_id(request)}",
             **_fields(request, elapsed_s),
             by="master",
             traceback=stack or None,
@@ -173,7 +173,7 @@ class RequestWatch:
         pool.log_of(worker).error(
             "request-deadline",
             f"{request.line!r} passed its deadline, and its worker does nothing: it has been running for "
-            f"{elapsed_s:.1f} s",
+            f"{elapsed_s:.1f} s{_id(request)}",
             **_fields(request, elapsed_s),
             by="master",
         )
@@ -193,7 +193,13 @@ def _fields(request: Running, elapsed_s: float) -> dict[str, object]:
         "method": method,
         "target": target.rpartition(" ")[0] or target,
         "elapsed_s": round(elapsed_s, 3),
+        **({"request_id": request.request_id} if request.request_id else {}),
     }
+
+
+def _id(request: Running) -> str:
+    """Return how a text names the request's id, which is known once its worker had a moment for it."""
+    return f", id {request.request_id}" if request.request_id else ""
 
 
 def _limited(pools: Iterable[Pool]) -> Iterator[tuple[Pool, _Key, Running]]:

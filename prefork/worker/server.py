@@ -149,6 +149,7 @@ class Server(Ends):
 
     def admit(self, request: socket.socket, client_address: Any, listener: socket.socket) -> None:
         """Begin with a verified new connection."""
+        self.cell.census(0, 0, self.open_connections)  # each runs, or waits for a thread
         if self.threads is None:
             self.work((request, client_address), self.main_cell)
             self.done((request, client_address))
@@ -172,6 +173,7 @@ class Server(Ends):
         """Take back an item after ``work``, in the loop's thread."""
         self.shutdown_request(item[0])
         self.note_closed()
+        self.cell.census(0, 0, self.open_connections)
 
     def take_last(self) -> bool:
         """Before the end, begin with what nobody else will take; return whether there is something to finish."""

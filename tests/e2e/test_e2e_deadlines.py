@@ -139,7 +139,7 @@ def test_a_worker_that_is_stopped_is_spoken_for_and_killed(server: Server) -> No
     held, pid = hold(server)
     os.kill(pid, signal.SIGSTOP)
     server.wait_for_log(
-        rf"pid {pid}: 'GET /hold .* is slow: .*, it is stopped or stuck in the kernel\n(?!    )"
+        rf"pid {pid}: 'GET /hold .* is slow: .*, it is stopped or stuck in the kernel(, id \S+)?\n(?!    )"
     )
     assert held.outcome() == "cut"
     server.wait_for_log(

@@ -67,6 +67,11 @@ class Bench:
 
     def _write(self, event: str, message: str, **fields: Any) -> None:
         self.told.append((event, fields["target"], round(self.now_s - 1000, 3)))
+        if request_id := self.requests[fields["target"]].request_id:
+            assert message.endswith(f", id {request_id}")
+            assert fields["request_id"] == request_id
+        else:
+            assert "request_id" not in fields
 
 
 @pytest.fixture
@@ -76,6 +81,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def test_a_request_that_begins_beside_another_has_its_own_time_and_no_more(bench: Bench) -> None:
     bench.begin("/first")
+    bench.requests["/first"] = bench.requests["/first"]._replace(request_id="9319f38349bcfb0a-000000002a")
     bench.run_until(1001)
     bench.begin("/second")
     bench.run_until(1100)

@@ -132,6 +132,20 @@ def test_back_off(pool: Pool) -> None:
     assert [type(action) for action in pool.table.gone(worker, pool.now)] == [Spawn]
 
 
+def test_a_pool_keeps_failing_when_workers_of_every_slot_do(pool: Pool) -> None:
+    seen = []
+    for _ in range(3):
+        pool.bury(State.READY)
+        seen.append(pool.table.keeps_failing)
+        pool.make_ready()  # those that need not wait
+        seen.append(pool.table.keeps_failing)
+    assert seen == [False, False, True, True, True, True]
+    pool.now += 1.0
+    pool.do(pool.table.expire(pool.now))
+    pool.make_ready()
+    assert not pool.table.keeps_failing
+
+
 def test_reload_rolls_batch_by_batch(pool: Pool) -> None:
     pool.do(pool.table.begin(plan(2), pool.now))
     assert len(pool.workers(State.SPAWNING, 2)) == 1

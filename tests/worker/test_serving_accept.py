@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from serving_harness import PATIENCE_S, Gate, echo, eventually, serving
 
+from prefork.figures import Connections
 from prefork.worker.http_server import HTTPServer
 from prefork.worker.server import Server
 
@@ -60,8 +61,10 @@ def test_threads_serve_at_the_same_time() -> None:
         for client in clients:
             client.send(b"x")
         assert [client.sock.recv(10) for client in clients] == [b"X"] * 3
+        assert server.server.cell.connections_by_state() == Connections(running=3)
         for client in clients:
             client.sock.shutdown(socket.SHUT_WR)
+        eventually(lambda: server.server.cell.connections_by_state() == Connections())
 
 
 def test_watch_calls_from_the_loop() -> None:
