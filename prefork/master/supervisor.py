@@ -88,15 +88,16 @@ class Supervisor:
         )
         self._stop = Stop(self._estate, self._loop, self._log, self._notifier, self, self._news)
         self._upgrades = Upgrades(belongings.command, self._loop, logs, self, self._news)
-        steering = Steering(
-            self, self._estate, self._reloads, self._upgrades, self._stop, read_config, self._account.status
-        )
-        self._control = Control(self._loop, self._log, self._news, steering)
         self._nursery = Nursery(
             *(config.name, belongings.lifeline[0], self._loop, logs, self._requests, lives),
             *(config.metrics.buckets, bulletin, chronicle, belongings.metrics),
         )
         self.admin = AdminKeeper(self._loop, self._log, self._run_admin, self._reloads)
+        self._steering = Steering(
+            *(self.pools, self.admin, self._estate, self._reloads, self._upgrades, self._stop, self._upkeep),
+            *(logs, read_config, self._account.status),
+        )
+        self._control = Control(self._loop, self._log, self._news, self._steering)
         self._signals: SignalPipe | None = None
         self._predecessor = ""
         self._control_record: PlaceRecord | None = None
@@ -258,11 +259,11 @@ class Supervisor:
                 case signal.SIGHUP:
                     self._reloads.request()
                 case signal.SIGUSR1:
-                    self.reopen_logs()
+                    self._steering.reopen_logs()
                 case signal.SIGTTIN | signal.SIGTTOU:
-                    self.scale_by(1 if number == signal.SIGTTIN else -1)
+                    self._steering.scale_by(1 if number == signal.SIGTTIN else -1)
                 case signal.SIGUSR2:
-                    self.upgrade()
+                    self._steering.upgrade()
         return any(number != signal.SIGCHLD for number in numbers)
 
     def _reap(self) -> None:
@@ -277,47 +278,11 @@ class Supervisor:
                 self._log.debug("orphan-reaped", f"reaped pid {pid}, an orphan of the application", pid=pid)
                 reap(pid)
 
-    def scale_by(self, difference: int) -> None:
-        """Want one worker more or fewer in the first pool."""
-        if self._estate.state is ServerState.STOPPING:
-            return
-        pool = next(iter(self._estate.pools.values()))
-        self.scale(pool, pool.table.wanted + difference)
-
-    def scale(self, pool: Pool, wanted: int) -> None:
-        """Want so many workers of a pool, or what is possible."""
-        wanted = pool.ask_for(wanted)
-        self._upkeep.wake(monotonic())
-        self._log.info("scaled", f"{pool.name}: {wanted} workers wanted", pool=pool.name, workers=wanted)
-
-    def reopen_logs(self) -> tuple[int, list[str]]:
-        """Open the log files again, here and in every child; return how many, and what failed."""
-        fds, failures = self._logs.reopen()
-        if fds:
-            for pool in self.pools():
-                pool.broadcast("reopen", fds)
-                pool.broadcast_to_molds("reopen", fds)
-            self.admin.broadcast("reopen", fds)
-        for failure in failures:
-            self._log.error("log-reopen-failed", failure)
-        count = len(fds) - len(failures)
-        self._log.info("logs-reopened", f"reopened {count} log files")
-        return count, failures
-
-    # Commands
-
     def turn_ended(self) -> None:
         self._account.publish()
         self._control.turn_ended()
 
-    # Upgrade
-
-    def upgrade(self) -> None:
-        """Go on as the version of prefork that is installed now."""
-        if self._estate.state is ServerState.STOPPING:
-            self._log.info("upgrade-ignored", "no upgrade: the server stops")
-        else:
-            self._upgrades.request()
+    # What upgrades need
 
     @property
     def is_idle(self) -> bool:
