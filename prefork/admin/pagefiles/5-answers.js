@@ -17,7 +17,7 @@ function serving(status) {
     case "serving":
       return status.ready ? said("ok", "ok", "Serving") : said("bad", "bad", "Not ready", `a pool has no ready worker; ${up}`);
     case "reloading":
-      return status.ready ? said("note", "ok", "Serving", `while it reloads; ${up}`) : said("bad", "bad", "Not ready", up);
+      return status.ready ? said("note", "ok", "Serving", `generation ${status.generation}, while it reloads`) : said("bad", "bad", "Not ready", up);
     case "booting":
       return said("note", "booting", "Booting");
     case "draining":
@@ -111,10 +111,11 @@ function deploys(status, now) {
   const last = changes(status)[0];
   if (status.state === "reloading") {
     const pools = Object.values(status.pools);
-    const newest = Math.max(...pools.flatMap((pool) => pool.workers.map((worker) => worker.generation)), status.generation);
-    const ready = pools.flatMap((pool) => pool.workers).filter((worker) => worker.generation === newest && worker.state !== "booting" );
+    // The server's generation is the old one until the new one has taken over.
+    const workers = pools.flatMap((pool) => pool.workers).filter((worker) => worker.generation > status.generation);
     const wanted = sum(pools.map((pool) => pool.workers_wanted));
-    return { label: "Deploy", level: "note", icon: "booting", verdict: "Under way", note: `${ready.length} of ${wanted} workers ready` };
+    const note = workers.length ? `${workers.filter(serves).length} of ${wanted} workers ready` : "loading the application";
+    return { label: "Deploy", level: "note", icon: "booting", verdict: "Under way", note };
   }
   if (!last) return { label: "Deploy", level: "ok", icon: "note", verdict: "No reload yet", note: `generation ${status.generation} since the start` };
   const when = ago(now - Date.parse(last.ended_at) / 1000);
