@@ -70,7 +70,9 @@ def test_figures_are_those_of_the_differences(server, tab):
     ).startswith("M")
 
     server.change(lambda document: document["pools"]["shop"].update(requests=10, errors=0))  # another server
-    tab.wait_for("parseInt(document.querySelector('.pool > header p').textContent.split(' · ')[1]) < 5000")
+    tab.wait_for(
+        "document.querySelector('.pool > header p').textContent.split(' · ')[1].replace(/\\D/g, '') < 5000"
+    )
     assert "-" not in tab.text(".chart-requests"), "nothing is less than nothing"
     wait_for_text(tab, ".chart-requests", "50 per second")
     assert not tab.complaints()
@@ -276,9 +278,7 @@ def rich() -> dict[str, object]:
     )
 
 
-@pytest.mark.parametrize(
-    ("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 360), ("dark", 1920)]
-)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1920), ("light", 320)])
 def test_everybody_can_read_it(server, chromium, scheme, width):
     server.document = rich()
     tab = chromium.open("about:blank", width=width, height=900, scheme=scheme)
