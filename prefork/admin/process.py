@@ -50,15 +50,16 @@ def main(
     channel = Channel.from_fd(heritage.channel)
     try:
         try:
-            privileges.drop(credentials)
-            random.seed()
             with child.tied_to_master(heritage.lifeline):
                 reading = Reading(Bulletin(heritage.bulletin), heritage.lifeline, heritage.metrics_folder)
                 for board in heritage.boards:
                     reading.add_board(board.pool, board.generation, board.fd)
+                # It imports; the user may have no right to read this package.
                 app = App(reading, Access(heritage.server, admin.token, admin.open))
-                if heritage.metrics_folder is not None:
-                    _keep_tidy(heritage.metrics_folder)
+            privileges.drop(credentials)
+            random.seed()
+            if heritage.metrics_folder is not None:
+                _keep_tidy(heritage.metrics_folder)
             server, cell = _make(app, heritage, pool, logs, contexts)
         except Exception:
             channel.send("failed", text=clip(traceback.format_exc()))
@@ -69,6 +70,8 @@ def main(
         cell.set_state(READY)
         gc.freeze()
         channel.send("ready")
+        where = ", ".join(listener.address for listener in heritage.listeners)
+        logs.log.info("admin-ready", f"answers on {where}")
         server.serve_forever()
         return ExitStatus.OK
     except ChannelClosed:

@@ -184,7 +184,12 @@ def _resolve_admin(admin: Admin, shared: Table, pools: Mapping[str, Pool], repor
         accounts = [(pool.user, pool.group) for pool in pools.values()]
         user, group = next((one for one in accounts if one[0] is not None), accounts[0])
     admin = with_tls(admin, "admin", report)
-    return replace(admin, user=user, group=group, listen=tuple(_with_mode(one) for one in admin.listen))
+    return replace(
+        admin,
+        user=user,
+        group=group,
+        listen=tuple(replace(_with_mode(one), of_admin=True) for one in admin.listen),
+    )
 
 
 def _with_mode(listen: Listen) -> Listen:

@@ -78,6 +78,9 @@ class Listen:
         "Keys that differ from `tls` of the pool; true: just that; false: no TLS here. As the pool when unset.",
     )
 
+    of_admin: bool = False
+    """It is the admin process's."""
+
     @property
     def parsed(self) -> Address:
         """The address as a value; ``address`` is its normal form."""

@@ -103,7 +103,7 @@ EVENTS: Final = (
     EventKind("control-refused", "warning", "Somebody tried a command who may not.", ("uid",)),
     # The admin process
     EventKind("admin-started", "debug", "An admin process was forked.", ("pid",)),
-    EventKind("admin-ready", "info", "An admin process serves.", ("pid",)),
+    EventKind("admin-ready", "info", "An admin process answers."),
     EventKind("admin-failed", "error", "An admin process died or did not get ready; another one follows.",
               ("traceback",)),
     EventKind("admin-gone", "info", "An admin process that is not needed any more is gone.", ("pid",)),

@@ -187,7 +187,6 @@ class AdminKeeper:
         match message.kind:
             case "ready" if process.state is ChildState.LOADING:
                 process.became_ready()
-                self._log.info("admin-ready", f"pid {process.pid} serves", pid=process.pid)
                 self._became_ready(process)
             case "failed" if process.state is ChildState.LOADING:
                 self._give_up(process)

@@ -136,6 +136,8 @@ def key_of(listen: Listen) -> str:
     address = listen.parsed
     if isinstance(address, UnixAddress):
         return str(UnixAddress(os.path.abspath(address.path)))
+    if isinstance(address, TcpAddress) and address.port == 0 and listen.of_admin:
+        return f"admin {address}"  # a port of its own
     return str(address)
 
 
