@@ -94,6 +94,7 @@ class Live {
   fail(error) {
     this.failures += 1;
     this.failingSince ??= this.answeredAt ?? new Date();
+    if (this.failures === 1 && error.name !== "TimeoutError") return; // one lost answer wakes nobody
     const told = error instanceof Told;
     const for_s = (Date.now() - this.failingSince) / 1000;
     setText(byId("outage-what"), `${told ? error.message : "No answer from the server"} since ${clock(this.failingSince)}.`);
