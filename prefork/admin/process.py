@@ -81,9 +81,7 @@ def main(
 
 
 def _keep_tidy(folder: str) -> None:
-    from prefork.admin.application_metrics import (
-        ApplicationMetrics,
-    )  # no other process needs prometheus-client
+    from prefork.admin.application_metrics import ApplicationMetrics
 
     threading.Thread(target=ApplicationMetrics(folder).keep_tidy, daemon=True).start()
 

@@ -1,0 +1,124 @@
+"""``/metrics``: what the server and the application have counted, against loads of known size."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from harness import PATIENCE_S, Server, is_alive, wait_for
+from load import Load
+from scraping import Samples, Scraper, scrape
+
+SHOP = """
+import os, signal, sys
+from flask import Flask
+from prometheus_client import Counter, Gauge, Histogram
+
+app = Flask(__name__)
+SALES = Counter("shop_sales", "Sales.", ["kind"])
+TOOK = Histogram("shop_checkout_seconds", "Checkout.", buckets=[0.1, 1])
+SELLERS = Gauge("shop_sellers", "Workers that sell.", multiprocess_mode="livesum")
+
+@app.get("/")
+def sell():
+    SALES.labels("web").inc()
+    TOOK.observe(0.5)
+    SELLERS.set(1)
+    return "sold"
+
+@app.get("/die")
+def die():
+    sell()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@app.post("/")
+def fail():
+    raise RuntimeError("no sale")
+"""
+
+CONFIG = """
+app: myapp:app
+listen: 127.0.0.1:0
+workers: 3
+recycle: {requests: 12, jitter: 0%}
+admin: {listen: "unix:admin.sock"}
+"""
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+
+
+def folder_of(server: Server) -> Path:
+    """Return the folder of the application's own metrics, as a worker has it in its environment."""
+    mold = server.molds()[0]
+    for entry in Path(f"/proc/{mold}/maps").read_text().splitlines():
+        path = Path(entry.split()[-1])
+        if path.suffix == ".db":
+            return path.parent
+    raise AssertionError("the mold has no file of metrics mapped")
+
+
+def strangers(folder: Path) -> list[str]:
+    """Return the files that are neither of a living process nor the merged ones."""
+    names = [path.name for path in folder.iterdir()]
+    owners = {name: name.removesuffix(".db").rpartition("_")[2] for name in names}
+    return [name for name, owner in owners.items() if owner != "merged" and not is_alive(int(owner))]
+
+
+def balance(found: Samples) -> tuple[float, float]:
+    """Return how many workers there are, and how many there should be after all births and deaths."""
+
+    def total(name: str) -> float:
+        return sum(value for sample, value in found.items() if sample.startswith(f"{name}{{"))
+
+    living = total("prefork_worker_spawns_total") - total("prefork_worker_deaths_total")
+    return total("prefork_workers"), living
+
+
+@pytest.mark.timeout(180)
+def test_what_an_application_counts_is_exact_whatever_becomes_of_its_workers(server):
+    """Several workers, recycling, kill -9, a reload and an upgrade, under load, and no line of glue."""
+    server.serve(CONFIG, SHOP)
+    folder = folder_of(server)
+    with Scraper(server) as scraper, Load(lambda: connect(server), kept=2, fresh=2, pause_s=0.02) as load:
+
+        def go_on() -> None:
+            before = load.done
+            wait_for(lambda: load.done >= before + 40, "more answers")
+
+        go_on()
+        for _ in range(2):
+            assert server.exchange(b"GET /die HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+            go_on()
+        assert server.reload() == "reloaded"
+        go_on()
+        mark = server.mark()
+        server.send_signal(signal.SIGUSR2)
+        server.wait_for_log("generation 3 serves", mark)
+        go_on()
+    sold = load.done + 2
+    assert len(load.failures) <= 8, load.failures  # those whose connection a killed worker had
+    assert (scraper.failures, scraper.fell) == ([], [])
+    assert scraper.scrapes > 5
+    found = scrape(server)
+    pool = 'pool="myapp"'
+    assert found[f'shop_sales_total{{kind="web",{pool}}}'] == sold
+    assert found[f'shop_checkout_seconds_bucket{{le="0.1",{pool}}}'] == 0
+    assert found[f'shop_checkout_seconds_bucket{{le="1.0",{pool}}}'] == sold
+    assert found[f"shop_checkout_seconds_count{{{pool}}}"] == sold
+    assert found[f"shop_checkout_seconds_sum{{{pool}}}"] == sold / 2
+    wait_for(lambda: scrape(server)[f"shop_sellers{{{pool}}}"] <= 3, "gauges of workers that are gone to end")
+    assert found[f'prefork_requests_total{{code="2xx",method="GET",{pool}}}'] == load.done
+    # One that was about to be recycled when it was killed is counted as that.
+    reasons = ("died", "recycled-requests", "retired")
+    assert all(found[f'prefork_worker_deaths_total{{{pool},reason="{reason}"}}'] for reason in reasons)
+    wait_for(lambda: balance(scrape(server)) == (3, 3), "as many births as deaths and living workers")
+    assert found['prefork_reloads_total{result="ok"}'] == 2  # an upgrade ends with one
+    assert found["prefork_generation"] == 3
+    assert found[f"prefork_application_metrics_skipped{{{pool}}}"] == 0
+    wait_for(lambda: scrape(server) and not strangers(folder), "the files of dead workers to be merged")
+    assert server.stop() == 0
+    assert not folder.parent.exists()
