@@ -95,6 +95,11 @@ class ReloadWait(Wait):
         else:
             self._report(self._ended)
 
+    def replaced(self) -> None:
+        if self._ended is not None:
+            self._report(self._ended)
+        super().replaced()
+
     def _workers(self) -> list[Worker]:
         return [worker for pool in self._master.pools() for worker in pool.table.workers.values()]
 
@@ -181,6 +186,8 @@ class StopWait(Wait):
 
     def look(self) -> None:
         workers = sum(len(pool.table.workers) for pool in self._master.pools())
+        if not workers:
+            return
         many = "1 worker has" if workers == 1 else f"{workers} workers have"
         self.request.progress("stopping", f"{many} not left yet", workers=workers)
 

@@ -58,6 +58,7 @@ class WorkerCommands:
 
         def left() -> str:
             table = pool.table
+            _end_without(pool, request)
             if table.wanted < target or (table.wanted > target and not isinstance(span, WorkerRange)):
                 request.end(
                     f"{pool.name}: not {target} workers any more, but {table.wanted} are wanted: a reload or "
@@ -111,6 +112,8 @@ class WorkerCommands:
         total = len(chosen)
 
         def left() -> str:
+            for pool, _ in chosen:
+                _end_without(pool, request)
             replaced = sum(_is_replaced(pool, worker) for pool, worker in chosen)
             failing = _failing({pool.name: pool for pool, _ in chosen}.values())
             return "" if replaced == total else f"workers replaced {replaced}/{total}{failing}"
@@ -194,6 +197,12 @@ def refuse_while_stopping(master: Master, consequence: str) -> None:
     """Raise ``PreforkError`` if the server stops."""
     if master.is_stopping:
         raise PreforkError(f"the server stops: {consequence}")
+
+
+def _end_without(pool: Pool, request: Request) -> None:
+    """End a request about a pool that a reload has taken out of the config."""
+    if pool.table.is_stopping:
+        request.end(f"{pool.name} is no longer in the config", ExitStatus.INTERNAL)
 
 
 def _failing(pools: Iterable[Pool]) -> str:

@@ -171,7 +171,7 @@ def test_a_stop_waits_until_the_process_is_gone(server: Server, run: Run) -> Non
     client = threading.Thread(target=server.get, args=("/slow",))
     client.start()
     wait_for((server.folder / "entered").exists, "the request")
-    status, _, err = run("stop", "--timeout", "0.3")
+    status, _, err = run("stop", "--timeout", "1")
     assert status == 6
     assert "timed out, the server goes on with it: no answer to stop yet" in err
     assert is_alive(server.pid)

@@ -50,17 +50,15 @@ class Connection:
     def open(cls, address: str, deadline: float) -> Connection:
         """Connect until ``deadline`` (monotonic seconds). Raises ``NoServerError`` or ``TimedOutError``."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
         try:
             while True:
                 try:
                     sock.connect(address)
-                    sock.settimeout(None)
                     return cls(sock, address)
                 except BlockingIOError:  # too many are connecting
                     _left(deadline, f"the server at {shown(address)} accepts nobody")
                     time.sleep(0.05)
-                finally:
-                    sock.setblocking(False)
         except OSError as error:
             sock.close()
             raise _explained(error, address) from error
