@@ -46,18 +46,18 @@ def cell_bytes(threads: int) -> int:
 
 
 class CellWords(NamedTuple):
-    """The words of a worker and of its threads at some instant."""
+    """The words of a worker at some instant, and the sums of those of its threads."""
 
-    own: list[int]
-    threads: list[list[int]]
+    own: Sequence[int]
+    threads: Sequence[int]
 
     @property
     def requests(self) -> int:
-        return sum(map(requests_in, self.threads))
+        return requests_in(self.threads)
 
     @property
     def errors(self) -> int:
-        return sum(map(errors_in, self.threads))
+        return errors_in(self.threads)
 
     @property
     def handed_over(self) -> int:
@@ -66,8 +66,8 @@ class CellWords(NamedTuple):
     def is_credible(self) -> bool:
         """Could this be counted, or is it nonsense that somebody has written into the scoreboard?"""
         own = self.own
-        counts = own[_C_ACCEPTED : _C_ADOPTED + 1] + own[_C_REFUSED:_C_END] + [own[_C_RECEIVED_BYTES]]
-        return max(counts) < MOST and own[_C_EXCHANGE_NS] < OVER_NS and all(map(are_credible, self.threads))
+        counts = *own[_C_ACCEPTED : _C_ADOPTED + 1], *own[_C_REFUSED:_C_END], own[_C_RECEIVED_BYTES]
+        return max(counts) < MOST and own[_C_EXCHANGE_NS] < OVER_NS and are_credible(self.threads)
 
 
 class Cell:
@@ -194,7 +194,7 @@ class Cell:
 
     def words(self) -> CellWords:
         """Return what is counted, as it is written: ``sum_of`` makes sense of it."""
-        return CellWords(self._words[:_C_END].tolist(), [thread.words() for thread in self.threads])
+        return CellWords(self._words[:_C_END].tolist(), _columns([thread.words() for thread in self.threads]))
 
     def last_counts(self, now_ns: int) -> Counts:
         """Return the counts of a worker that is dead by ``now_ns``, with what it did not come to count itself: the
@@ -210,8 +210,7 @@ def sum_of(cells: Sequence[CellWords], bounds_ns: Sequence[int]) -> Counts:
     if not cells:
         return Counts()
     total = _own_counts(_columns([cell.own for cell in cells]), bounds_ns)
-    threads = [thread for cell in cells for thread in cell.threads]
-    return total.plus(counts_in(_columns(threads), bounds_ns))
+    return total.plus(counts_in(_columns([cell.threads for cell in cells]), bounds_ns))
 
 
 def _columns(rows: Sequence[Sequence[int]]) -> Sequence[int]:
