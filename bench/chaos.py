@@ -1,17 +1,18 @@
 """``python -m bench.chaos``: load, and meanwhile whatever can happen to a server, at random but by a seed.
 
 At the end nothing may be left of it: no request has failed but in processes that were killed, and processes,
-descriptors and memory are back to where they were. The test suite runs a short version.
+descriptors and memory are back to where they were. Who looked at the server meanwhile had an answer each time, and
+saw nothing that cannot be. The test suite runs a short version.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.memory import descendants
+from bench.processes import descriptors, is_alive, send_signal, title, uss_kib
+from bench.readers import Readers
 from bench.servers import ROOT
 
 T = TypeVar("T")
@@ -39,6 +42,8 @@ workers: WORKERS
 pythonpath: [{ROOT}]
 timeouts: {{request: {REQUEST_S}, slow: 500ms, graceful: 5s, boot: 20s}}
 recycle: {{requests: 3000, memory: 100MiB}}
+admin: {{listen: "127.0.0.1:ADMIN"}}
+control: ./ctl
 hooks: {{worker_gone: "bench.chaos_app:worker_gone"}}
 log: {{to: ./server.log, access: off}}
 """
@@ -78,6 +83,10 @@ class Report:
     """Processes that outlived the server."""
     internal_errors: list[str] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
+    looks: dict[str, str] = field(default_factory=dict)
+    """By those who read status, metrics and page: how many, and how long the slowest took."""
+    misread: list[str] = field(default_factory=list)
+    """What failed for them, and what they were told that cannot be."""
 
 
 class Chaos:
@@ -89,15 +98,20 @@ class Chaos:
         self._dice = random.Random(seed)
         self._kills: list[tuple[float, float]] = []
         """When processes were, or may have been, killed."""
+        self._admin_kills: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._over = False
         self._wanted = 4
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._admin_port = free.getsockname()[1]
         self._configure(CONFIG)
         self._master = subprocess.Popen(
             [sys.executable, "-m", "prefork", "-c", "app.yaml"], cwd=folder, start_new_session=True
         )
         found = self._wait_for(lambda: re.search(r"serving on \S+:(\d+)", self._log()), "the server to serve")
         self._port = int(found[1])
+        longest_s = REQUEST_S + ABORT_S + PATIENCE_S
+        self._readers = Readers(self._admin_port, folder / "ctl", self._was_admin_killed, longest_s)
 
     def run(self, seconds: float, *, gentle: bool = False) -> Report:
         """Disturb for some seconds, restore order, and compare. ``gentle``: kill no worker, so there is no excuse."""
@@ -106,6 +120,7 @@ class Chaos:
         clients = [threading.Thread(target=self._ask, args=(n,)) for n in range(CLIENTS)]
         for client in clients:
             client.start()
+        self._readers.start()
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._master.poll() is None:
             deed = self._dice.choices(DEEDS, GENTLE_WEIGHTS if gentle else WEIGHTS)[0]
@@ -117,14 +132,20 @@ class Chaos:
         for client in clients:
             client.join()
         self._reload_well()
+        self._readers.stop()
         self.report.after = self._settled()
         family = descendants(self._master.pid)
         self._master.terminate()
         self.report.exit_status = self._master.wait(PATIENCE_S)
         deadline = time.monotonic() + PATIENCE_S
-        while (left := [pid for pid in family if _lives(pid)]) and time.monotonic() < deadline:
+        while (left := [pid for pid in family if is_alive(pid)]) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.report.left = left
+        self.report.misread = self._readers.failures
+        self.report.looks = {
+            reader.name: f"{reader.watch.looks}, at most {reader.slowest_s:.2f} s, {reader.excused} excused"
+            for reader in self._readers.all
+        }
         log = self._log()
         self.report.internal_errors = re.findall(r".*a mistake in prefork[^\0]{0,3000}", log)
         lines = re.findall(r"^\S+ (warning|error) +[^:]*: (.*)", log, re.MULTILINE)
@@ -138,7 +159,7 @@ class Chaos:
             self._master.kill()
             self._master.wait(PATIENCE_S)
             for pid in family:
-                _signal(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
 
     # Clients
 
@@ -183,25 +204,36 @@ class Chaos:
                     f"{failure}, {until - since:.2f} s after the last use, at {_now()}"
                 )
 
+    def _was_admin_killed(self, since: float, until: float) -> bool:
+        with self._lock:
+            return any(begin < until and since < end for begin, end in self._admin_kills)
+
     # Deeds
 
     def _kill_worker(self) -> None:
         self._note_kill()
-        _signal(self._any_worker(), signal.SIGKILL)
+        send_signal(self._any_worker(), signal.SIGKILL)
 
     def _abort_worker(self) -> None:
         self._note_kill()
-        _signal(self._any_worker(), signal.SIGABRT)
+        send_signal(self._any_worker(), signal.SIGABRT)
 
     def _end_worker_from_within(self) -> None:
         self._note_kill()
         self._send(self._dice.choice(("/exit", "/crash")))
 
     def _ask_worker_to_leave(self) -> None:
-        _signal(self._any_worker(), signal.SIGTERM)
+        send_signal(self._any_worker(), signal.SIGTERM)
 
     def _kill_mold(self) -> None:
-        _signal(self._any("mold"), signal.SIGKILL)
+        send_signal(self._any("mold"), signal.SIGKILL)
+
+    def _kill_admin(self) -> None:
+        self._note_kill(kills=self._admin_kills)
+        send_signal(self._any("admin"), signal.SIGKILL)
+
+    def _suspend_admin(self) -> None:
+        self._suspend(self._any("admin"), self._dice.uniform(0.05, 0.8))
 
     def _suspend_worker(self) -> None:
         self._suspend(self._any_worker(), self._dice.uniform(0.05, 0.8))
@@ -243,21 +275,21 @@ class Chaos:
 
     def _configure(self, config: str) -> None:
         made = self._folder / "app.yaml.new"
-        made.write_text(config.replace("WORKERS", str(self._wanted)))
+        made.write_text(config.replace("WORKERS", str(self._wanted)).replace("ADMIN", str(self._admin_port)))
         made.rename(self._folder / "app.yaml")
 
-    def _note_kill(self, lasts_s: float = 0.5) -> None:
+    def _note_kill(self, lasts_s: float = 0.5, kills: list[tuple[float, float]] | None = None) -> None:
         now = time.monotonic()
         with self._lock:
-            self._kills.append((now - 0.05, now + lasts_s))
+            (self._kills if kills is None else kills).append((now - 0.05, now + lasts_s))
 
     def _suspend(self, pid: int, seconds: float) -> None:
-        _signal(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         time.sleep(seconds)
-        _signal(pid, signal.SIGCONT)
+        send_signal(pid, signal.SIGCONT)
 
     def _tell(self, number: int) -> None:
-        _signal(self._master.pid, number)
+        send_signal(self._master.pid, number)
 
     def _send(self, path: str) -> None:
         connection = self._connect()
@@ -278,7 +310,7 @@ class Chaos:
 
     def _titled(self, kind: str) -> list[int]:
         return sorted(
-            pid for pid in descendants(self._master.pid) if _title(pid).startswith(f"prefork: {kind}")
+            pid for pid in descendants(self._master.pid) if title(pid).startswith(f"prefork: {kind}")
         )
 
     def _log(self) -> str:
@@ -301,14 +333,14 @@ class Chaos:
         self._wait_for(reloaded, "a good reload")
 
     def _settled(self) -> State:
-        """Return the state once there are just the workers that are wanted, a mold, and no one else."""
+        """Return the state once there are just the workers that are wanted, a mold, and the admin process."""
 
         def look() -> State | None:
             state = State(
-                len(self._titled("worker")), 0, _descriptors(self._master.pid), _uss_kib(self._master.pid)
+                len(self._titled("worker")), 0, descriptors(self._master.pid), uss_kib(self._master.pid)
             )
             state.others = len(descendants(self._master.pid)) - state.workers
-            return state if (state.workers, state.others) == (self._wanted, 1) else None
+            return state if (state.workers, state.others) == (self._wanted, 2) else None
 
         for _ in range(10):  # it must last
             self._wait_for(look, "the server to come to rest")
@@ -329,46 +361,15 @@ DEEDS = (
     Chaos._kill_worker, Chaos._abort_worker, Chaos._end_worker_from_within, Chaos._ask_worker_to_leave,
     Chaos._kill_mold, Chaos._suspend_worker, Chaos._suspend_worker_for_long, Chaos._suspend_master,
     Chaos._be_late, Chaos._hog, Chaos._reload_soon, Chaos._reload_badly, Chaos._scale, Chaos._reopen_logs,
-    Chaos._upgrade,
+    Chaos._upgrade, Chaos._kill_admin, Chaos._suspend_admin,
 )  # fmt: skip
-WEIGHTS = (3, 1, 2, 4, 1, 4, 1, 2, 2, 3, 4, 3, 4, 1, 2)
-GENTLE_WEIGHTS = (0, 0, 0, 4, 1, 4, 0, 2, 2, 3, 4, 3, 4, 1, 2)
+WEIGHTS = (3, 1, 2, 4, 1, 4, 1, 2, 2, 3, 4, 3, 4, 1, 2, 1, 1)
+GENTLE_WEIGHTS = (0, 0, 0, 4, 1, 4, 0, 2, 2, 3, 4, 3, 4, 1, 2, 0, 1)
 """Only what no client may notice."""
 
 
 def _now() -> str:
     return time.strftime("%H:%M:%S", time.gmtime())
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        if pid:
-            os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def _uss_kib(pid: int) -> int:
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
 
 
 def main() -> int:
@@ -391,7 +392,7 @@ def main() -> int:
         if isinstance(value, Counter):
             for key, number in value.most_common():
                 print(f"  {number:6} {key}")
-    return 1 if report.failures or report.internal_errors or report.exit_status else 0
+    return 1 if report.failures or report.misread or report.internal_errors or report.exit_status else 0
 
 
 if __name__ == "__main__":

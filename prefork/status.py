@@ -8,7 +8,7 @@ Used by the master, for the control socket, and by the admin process.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from prefork.cell import DRAINING, Cell, CellWords, sum_of
@@ -93,6 +93,7 @@ def _pool(
     connections = Connections()
     counted: dict[int, list[CellWords]] = {}
     workers = []
+    cpu_ns = {worker["pid"]: cpu_time_ns(worker["pid"]) for worker in pool["workers"] if worker["pid"]}
     for worker in pool["workers"]:
         generation = worker["generation"]
         cell = _cell(boards.get((name, generation)), worker["cell"])
@@ -104,7 +105,7 @@ def _pool(
                 counted.setdefault(generation, []).append(words)
             else:
                 words = None
-        workers.append(_worker(worker, cell, words, now, show_queries))
+        workers.append(_worker(worker, cell, words, cpu_ns.get(worker["pid"], 0), now, show_queries))
     total = build(Counts, pool["totals"])
     for generation, cells in counted.items():
         total = total.plus(sum_of(cells, boards[name, generation].bounds_ns))
@@ -115,6 +116,7 @@ def _pool(
         "latency": _latency(total, _bounds_ns(name, pool, boards)),
         **{key: pool[key] for key in ("spawned", "deaths", "generations")},
         "listeners": [_listener(listener, depths) for listener in pool["listeners"]],
+        "slots": _slots(pool["workers"], cpu_ns, pool["cpu_ns"]),
         "workers": workers,
     }
 
@@ -156,12 +158,29 @@ def _credible_states(cell: Cell) -> Connections:
     return states if sum(states) < MOST else Connections()
 
 
+def _slots(
+    workers: Iterable[Mapping[str, Any]], cpu_ns: Mapping[int, int], gone_ns: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what goes on from one worker of a slot to the next; null if it cannot be told of one that just ends."""
+    found: dict[str, int | None] = {}
+    for worker in workers:
+        name, pid = worker["slot"], worker["pid"]
+        so_far = found.get(name, gone_ns.get(name, 0))
+        is_known = so_far is not None and (not pid or cpu_ns[pid])
+        found[name] = (so_far or 0) + cpu_ns.get(pid, 0) if is_known else None
+    return {name: {"cpu_s": None if each is None else round(each / 1e9, 3)} for name, each in found.items()}
+
+
 def _worker(
-    worker: Mapping[str, Any], cell: Cell | None, words: CellWords | None, now: float, show_queries: bool
+    worker: Mapping[str, Any],
+    cell: Cell | None,
+    words: CellWords | None,
+    cpu_ns: int,
+    now: float,
+    show_queries: bool,
 ) -> dict[str, Any]:
     running = [] if cell is None else [_request(each, now, show_queries) for each in cell.running()]
     memory = None if cell is None else cell.memory
-    cpu_ns = cpu_time_ns(worker["pid"]) if worker["pid"] else 0
     return {
         **{key: worker[key] for key in ("slot", "pid", "generation")},
         "state": _state(worker["state"], cell, running),

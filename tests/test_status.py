@@ -44,6 +44,7 @@ def document(*workers: dict[str, Any], **pool: Any) -> dict[str, Any]:
         "totals": plain(Counts(requests=100, by_method={"GET": {"2xx": 100}})),
         "spawned": 5,
         "deaths": {"died": 3},
+        "cpu_ns": {},
         "generations": [3],
         "listeners": [],
         "workers": list(workers),
@@ -165,5 +166,20 @@ def test_figures_of_the_kernel(board: Scoreboard) -> None:
     ours, gone = made["workers"]
     assert ours["cpu_s"] > 0
     assert gone["cpu_s"] is None
+    assert made["slots"]["web.1"] == {"cpu_s": None}
     assert [ours[f"{kind}_bytes"] for kind in ("rss", "pss", "uss")] == [3, 2, 1]
     assert [gone[f"{kind}_bytes"] for kind in ("rss", "pss", "uss")] == [None] * 3
+
+
+def test_cpu_time_of_a_slot_goes_on_with_its_next_worker() -> None:
+    def cpu_s(*workers: dict[str, Any]) -> dict[str, Any]:
+        found = document(*workers, cpu_ns={"web.0": 5_000_000_000, "web.7": 1})
+        slots: dict[str, Any] = shown(found, None)["pools"]["web"]["slots"]
+        return {name: figures["cpu_s"] for name, figures in slots.items()}
+
+    us, nobody = os.getpid(), 2**22 + 1
+    assert cpu_s(worker(0)) == {"web.0": 5.0}  # its pid is not known yet
+    assert cpu_s(worker(0, pid=us))["web.0"] > 5.0
+    assert cpu_s(worker(0, pid=us), worker(0, pid=us), worker(1))["web.1"] == 0.0
+    for both in ((us, nobody), (nobody, us)):  # one has just ended: the master has not told yet what it took
+        assert cpu_s(*[worker(0, pid=pid) for pid in both]) == {"web.0": None}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,11 +32,10 @@ CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset
 
 
 class Metrics:
-    """The endpoint; it remembers what makes counters go on."""
+    """The endpoint."""
 
     def __init__(self) -> None:
         self._start = StartTime()
-        self._cpu = CpuOfSlots()
         self._lock = threading.Lock()
 
     def __call__(self, source: Source, environ: Environ) -> Answer:
@@ -44,7 +43,7 @@ class Metrics:
         with self._lock:  # what is remembered belongs to one scrape at a time
             status = source.status()
             found, skipped = ApplicationMetrics(source.metrics_folder).collect(status["pools"])
-            ours = families(status, skipped, self._start, self._cpu)
+            ours = families(status, skipped, self._start)
         body, content_type = exposition([*ours, *found], environ.get("HTTP_ACCEPT", ""))
         return Answer(body, content_type)
 
@@ -82,35 +81,7 @@ class StartTime:
         return self._known
 
 
-class CpuOfSlots:
-    """CPU time of each slot, which goes on from one worker to the next, and with two workers in a reload."""
-
-    def __init__(self) -> None:
-        self._gone: dict[tuple[str, str], float] = {}
-        """CPU time of the workers of a slot that are gone, as far as it was seen."""
-        self._living: dict[tuple[str, str, int], float] = {}
-
-    def update(self, status: Status) -> Iterator[tuple[str, str, float]]:
-        """Yield pool, slot and CPU seconds of each slot of which a worker's are known."""
-        before, self._living = self._living, {}
-        for pool, figures in status["pools"].items():
-            for worker in figures["workers"]:
-                key = pool, worker["slot"], worker["pid"]
-                if worker["cpu_s"] is not None:
-                    self._living[key] = worker["cpu_s"]
-                elif key in before:  # it has just ended
-                    self._living[key] = before[key]
-        for pool, slot, pid in before.keys() - self._living.keys():
-            self._gone[pool, slot] = self._gone.get((pool, slot), 0.0) + before[pool, slot, pid]
-        totals: dict[tuple[str, str], float] = {}
-        for (pool, slot, _), cpu_s in self._living.items():
-            totals[pool, slot] = totals.get((pool, slot), self._gone.get((pool, slot), 0.0)) + cpu_s
-        return ((pool, slot, cpu_s) for (pool, slot), cpu_s in totals.items())
-
-
-def families(
-    status: Status, skipped: Mapping[str, int], start: StartTime, cpu: CpuOfSlots
-) -> Iterable[Metric]:
+def families(status: Status, skipped: Mapping[str, int], start: StartTime) -> Iterable[Metric]:
     """Return the metrics of a status document."""
     found = Families()
     _add_server(found, status, start.of(status))
@@ -119,8 +90,6 @@ def families(
         _add_connections(found, name, pool)
         _add_workers(found, name, pool)
         found.add("prefork_application_metrics_skipped", skipped.get(name), name)
-    for name, slot, cpu_s in cpu.update(status):
-        found.add("prefork_worker_cpu_seconds_total", cpu_s, name, slot)
     return found
 
 
@@ -196,6 +165,8 @@ def _add_workers(found: Families, name: str, pool: Status) -> None:
     deaths = dict.fromkeys(DEATHS, 0) | pool["deaths"]
     for reason, count in deaths.items():
         found.add("prefork_worker_deaths_total", count, name, reason)
+    for slot, figures in pool["slots"].items():
+        found.add("prefork_worker_cpu_seconds_total", figures["cpu_s"], name, slot)
     for kind in ("uss", "pss", "rss"):
         of_slots: dict[str, int] = {}
         for worker in workers:  # in a reload a slot may have two

@@ -124,6 +124,7 @@ class Account:
             "totals": plain(totals.counts),
             "spawned": totals.spawned,
             "deaths": dict(totals.deaths),
+            "cpu_ns": dict(totals.cpu_ns),
             "generations": sorted({number for pool in pools for number in pool.generations}),
             "listeners": [
                 {

@@ -31,7 +31,7 @@ from prefork.master.scaling_rule import Bounds
 from prefork.master.slots import SlotTable
 from prefork.master.totals import Totals
 from prefork.master.worker_states import Reaction, State
-from prefork.process import Exit
+from prefork.process import Exit, cpu_time_ns
 from prefork.records import Descriptor
 from prefork.status import last_counts_of
 
@@ -72,7 +72,7 @@ class Pool:
         pool = cls(generations[record.current], means, watcher)
         records.restore(pool.table, record.table)
         spawned = len(pool.table.workers) if record.spawned is None else record.spawned
-        pool.totals = Totals(record.totals, spawned, record.deaths)
+        pool.totals = Totals(record.totals, spawned, record.deaths, record.cpu_ns)
         pool.is_closing, pool._floor = record.closing, record.floor
         pool._hooks.adopt(record.hooks)
         for mold in record.molds:
@@ -97,6 +97,7 @@ class Pool:
             self._hooks.record(),
             self.totals.spawned,
             dict(self.totals.deaths),
+            dict(self.totals.cpu_ns),
         )
 
     # What the supervisor asks for
@@ -273,7 +274,8 @@ class Pool:
         if worker is None:
             return False
         self._read(worker)  # what it said last
-        self._bury(worker, reap(pid))
+        cpu_ns = cpu_time_ns(pid)  # until it is reaped
+        self._bury(worker, reap(pid), cpu_ns)
         return True
 
     def read_hellos(self) -> None:
@@ -281,7 +283,7 @@ class Pool:
         self._reports.read_hellos()
         self._hooks.errands.read_hello()
 
-    def _bury(self, worker: Worker, exit: Exit) -> None:
+    def _bury(self, worker: Worker, exit: Exit, cpu_ns: int) -> None:
         now = monotonic()
         link = self._crew.let_go(worker)
         cell = self.generations[worker.generation].scoreboard.cells[worker.cell]
@@ -296,7 +298,7 @@ class Pool:
         why = facts["detail"] or (
             in_one_line(*told("it cannot get ready", link.failure)) if link.failure else None
         )
-        self._count_death(worker, {**facts, "detail": why}, stack or link.failure, counts)
+        self._count_death(worker, {**facts, "detail": why}, stack or link.failure, counts, cpu_ns)
         cell.clear()
         self._hooks.worker_gone(f"{self.name}.{worker.slot}", worker.generation, exit, facts)
         if exit.exit_status != 0 or worker.reason not in obituary.EXPECTED:
@@ -304,9 +306,11 @@ class Pool:
         self.carry_out(self.table.gone(worker, now), link.failure or str(exit))
         self._forget_generations()
 
-    def _count_death(self, worker: Worker, facts: dict[str, object], stack: str, counts: Counts) -> None:
-        self.totals = self.totals.burying(str(facts["reason"]), counts)
+    def _count_death(
+        self, worker: Worker, facts: dict[str, object], stack: str, counts: Counts, cpu_ns: int
+    ) -> None:
         slot = f"{self.name}.{worker.slot}"
+        self.totals = self.totals.burying(str(facts["reason"]), counts, slot, cpu_ns)
         self._means.chronicle.note_death(
             facts, stack, slot=slot, pid=worker.pid, pool=self.name, generation=worker.generation
         )
@@ -323,7 +327,7 @@ class Pool:
                 case React(worker, reaction):
                     if reaction is Reaction.FORGET:
                         facts = obituary.facts_of_unborn(worker, monotonic() - worker.spawned_at)
-                        self._count_death(worker, facts, "", Counts())
+                        self._count_death(worker, facts, "", Counts(), 0)
                     self._crew.react(
                         worker, reaction, self.log_of(worker), empty_listeners=self._empty_listeners
                     )

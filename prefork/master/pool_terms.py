@@ -50,3 +50,4 @@ class PoolRecord:
     hooks: HooksRecord
     spawned: int | None = None
     deaths: dict[str, int] = field(default_factory=dict)
+    cpu_ns: dict[str, int] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Runs in the master.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prefork.figures import Counts
 
@@ -21,20 +21,24 @@ class Totals:
     """Workers that were ordered."""
     deaths: Mapping[str, int] = field(default_factory=dict)
     """Workers that are gone or never came, by reason."""
+    cpu_ns: Mapping[str, int] = field(default_factory=dict)
+    """CPU time of the workers that are gone, by the name of their slot."""
 
     def spawning(self) -> Totals:
         """Count a worker that is ordered."""
-        return Totals(self.counts, self.spawned + 1, self.deaths)
+        return replace(self, spawned=self.spawned + 1)
 
-    def burying(self, reason: str, counts: Counts) -> Totals:
+    def burying(self, reason: str, counts: Counts, slot: str, cpu_ns: int) -> Totals:
         """Count the death of a worker, and all that it counted."""
-        return self.plus(Totals(counts, 0, {reason: 1}))
+        return self.plus(Totals(counts, 0, {reason: 1}, {slot: cpu_ns}))
 
     def plus(self, other: Totals) -> Totals:
-        deaths = dict(self.deaths)
-        for reason, count in other.deaths.items():
-            deaths[reason] = deaths.get(reason, 0) + count
-        return Totals(self.counts.plus(other.counts), self.spawned + other.spawned, deaths)
+        return Totals(
+            self.counts.plus(other.counts),
+            self.spawned + other.spawned,
+            _sum(self.deaths, other.deaths),
+            _sum(self.cpu_ns, other.cpu_ns),
+        )
 
 
 def sum_of(totals: Iterable[Totals]) -> Totals:
@@ -42,3 +46,7 @@ def sum_of(totals: Iterable[Totals]) -> Totals:
     for each in totals:
         total = total.plus(each)
     return total
+
+
+def _sum(mine: Mapping[str, int], theirs: Mapping[str, int]) -> Mapping[str, int]:
+    return {**mine, **{key: mine.get(key, 0) + each for key, each in theirs.items()}}

@@ -79,6 +79,7 @@ def pool(*workers: Status, **fields: Any) -> Status:
         "deaths": {},
         "generations": [3],
         "listeners": [{"address": "0.0.0.0:8000", "queue": 0, "backlog": 2048}],
+        "slots": {worker["slot"]: {"cpu_s": 20.0} for worker in workers},
         "workers": list(workers),
         **fields,
     }

@@ -56,6 +56,7 @@ STATUS: dict[str, Any] = {
             "spawned": 9, "deaths": {"retired": 6, "died": 1}, "generations": [2, 3],
             "listeners": [{"address": "0.0.0.0:80", "queue": 3, "backlog": 2048},
                           {"address": "unix:/run/x", "queue": None, "backlog": 128}],
+            "slots": {"web.0": {"cpu_s": 2.0}, "web.1": {"cpu_s": 2.0}, "web.2": {"cpu_s": None}},
             "workers": [worker("web.0", 11, "idle", 1.5), worker("web.0", 12, "booting", 0.5),
                         worker("web.1", 13, "busy", 2.0, running=2), worker("web.2", 14, "draining", None)],
         }
@@ -195,7 +196,8 @@ def test_what_is_unknown_is_left_out():
     pool = status["pools"]["web"]
     pool.update(bounds=None, slow=None, received_bytes=None, latency=None)
     for each in pool["workers"]:
-        each.update(uss_bytes=None, cpu_s=None)
+        each.update(uss_bytes=None)
+    pool["slots"]["web.0"]["cpu_s"] = pool["slots"]["web.1"]["cpu_s"] = None
     found = scrape(Metrics(), status)
     gone = ("_bytes_total", "uss", "duration_seconds_", "cpu", "slow_req", "_min", "_max")
     assert {name for name in found if name.partition("{")[0].endswith(gone[:1])} == {
@@ -205,24 +207,6 @@ def test_what_is_unknown_is_left_out():
     assert found["prefork_config_last_reload_successful"] == 1
     applied = found["prefork_config_last_reload_success_timestamp_seconds"]
     assert applied == found["prefork_start_time_seconds"]
-
-
-def test_cpu_of_a_slot_goes_on_and_never_falls():
-    metrics, status = Metrics(), copy.deepcopy(STATUS)
-    pool = status["pools"]["web"]
-    name = 'prefork_worker_cpu_seconds_total{pool="web",slot="web.0"}'
-    seen = []
-    for workers in (
-        [worker("web.0", 11, "idle", 1.5)],
-        [worker("web.0", 11, "draining", 1.75), worker("web.0", 12, "booting", 0.25)],
-        [worker("web.0", 11, "draining", None), worker("web.0", 12, "idle", 0.5)],
-        [worker("web.0", 12, "idle", 0.5)],
-        [],
-        [worker("web.0", 13, "idle", 0.125)],
-    ):
-        pool["workers"] = workers
-        seen.append(scrape(metrics, status).get(name))
-    assert seen == [1.5, 2.0, 2.25, 2.25, None, 2.375]
 
 
 def test_every_reason_of_a_death_counts_from_nothing():

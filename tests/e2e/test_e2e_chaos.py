@@ -28,6 +28,8 @@ def test_after_a_little_chaos_nothing_is_left_of_it(
     assert not report.failures
     assert not (gentle and report.excused)
     assert not report.internal_errors
+    assert not report.misread
+    assert len(report.looks) == 5
     assert report.after.descriptors == report.before.descriptors  # type: ignore[union-attr]
     assert report.after.uss_kib < report.before.uss_kib + 8 * 1024  # type: ignore[union-attr]
     assert (report.exit_status, report.left) == (0, [])
