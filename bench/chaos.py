@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from bench.memory import descendants
 from bench.processes import descriptors, is_alive, send_signal, title, uss_kib
-from bench.readers import Readers
+from bench.readers import Readers, Spells
 from bench.servers import ROOT
 
 T = TypeVar("T")
@@ -96,9 +96,8 @@ class Chaos:
         self.report = Report()
         self._folder = folder
         self._dice = random.Random(seed)
-        self._kills: list[tuple[float, float]] = []
+        self._kills, self._admin_kills, self._mold_kills = Spells(), Spells(), Spells()
         """When processes were, or may have been, killed."""
-        self._admin_kills: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._over = False
         self._wanted = 4
@@ -111,7 +110,9 @@ class Chaos:
         found = self._wait_for(lambda: re.search(r"serving on \S+:(\d+)", self._log()), "the server to serve")
         self._port = int(found[1])
         longest_s = REQUEST_S + ABORT_S + PATIENCE_S
-        self._readers = Readers(self._admin_port, folder / "ctl", self._was_admin_killed, longest_s)
+        self._readers = Readers(
+            self._admin_port, folder / "ctl", self._admin_kills.meet, self._may_be_ill, longest_s
+        )
 
     def run(self, seconds: float, *, gentle: bool = False) -> Report:
         """Disturb for some seconds, restore order, and compare. ``gentle``: kill no worker, so there is no excuse."""
@@ -196,40 +197,42 @@ class Chaos:
 
     def _judge(self, failure: str, since: float, until: float) -> None:
         time.sleep(0.2)  # who kills takes note of it just after
+        was_killed = self._kills.meet(since - 0.1, until + 0.1)
         with self._lock:
-            if any(begin < until + 0.1 and since - 0.1 < end for begin, end in self._kills):
+            if was_killed:
                 self.report.excused += 1
             else:
                 self.report.failures.append(
                     f"{failure}, {until - since:.2f} s after the last use, at {_now()}"
                 )
 
-    def _was_admin_killed(self, since: float, until: float) -> bool:
-        with self._lock:
-            return any(begin < until and since < end for begin, end in self._admin_kills)
+    def _may_be_ill(self, since: float, until: float) -> bool:
+        """A mold that died twice is not started again at once: meanwhile no worker can boot."""
+        return any(kills.meet(since, until) for kills in (self._admin_kills, self._mold_kills))
 
     # Deeds
 
     def _kill_worker(self) -> None:
-        self._note_kill()
+        self._kills.note()
         send_signal(self._any_worker(), signal.SIGKILL)
 
     def _abort_worker(self) -> None:
-        self._note_kill()
+        self._kills.note()
         send_signal(self._any_worker(), signal.SIGABRT)
 
     def _end_worker_from_within(self) -> None:
-        self._note_kill()
+        self._kills.note()
         self._send(self._dice.choice(("/exit", "/crash")))
 
     def _ask_worker_to_leave(self) -> None:
         send_signal(self._any_worker(), signal.SIGTERM)
 
     def _kill_mold(self) -> None:
+        self._mold_kills.note(PATIENCE_S)
         send_signal(self._any("mold"), signal.SIGKILL)
 
     def _kill_admin(self) -> None:
-        self._note_kill(kills=self._admin_kills)
+        self._admin_kills.note()
         send_signal(self._any("admin"), signal.SIGKILL)
 
     def _suspend_admin(self) -> None:
@@ -240,7 +243,7 @@ class Chaos:
 
     def _suspend_worker_for_long(self) -> None:
         """So that what it runs is late."""
-        self._note_kill(REQUEST_S + ABORT_S)
+        self._kills.note(REQUEST_S + ABORT_S)
         self._suspend(self._any_worker(), REQUEST_S + 1)
 
     def _suspend_master(self) -> None:
@@ -277,11 +280,6 @@ class Chaos:
         made = self._folder / "app.yaml.new"
         made.write_text(config.replace("WORKERS", str(self._wanted)).replace("ADMIN", str(self._admin_port)))
         made.rename(self._folder / "app.yaml")
-
-    def _note_kill(self, lasts_s: float = 0.5, kills: list[tuple[float, float]] | None = None) -> None:
-        now = time.monotonic()
-        with self._lock:
-            (self._kills if kills is None else kills).append((now - 0.05, now + lasts_s))
 
     def _suspend(self, pid: int, seconds: float) -> None:
         send_signal(pid, signal.SIGSTOP)

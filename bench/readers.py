@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from bench.sanity import Watch
 from prefork.cli.remote.server import RemoteServer
@@ -17,6 +17,25 @@ OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 MayFail = Callable[[float, float], bool]
 """Whether a look between two instants (monotonic seconds) may have failed."""
+
+
+class Spells:
+    """When something was so, as far as it excuses failures."""
+
+    def __init__(self) -> None:
+        self._spells: list[tuple[float, float]] = []
+        self._lock = Lock()
+
+    def note(self, lasts_s: float = 0.5) -> None:
+        """It begins now."""
+        now = time.monotonic()
+        with self._lock:
+            self._spells.append((now - 0.05, now + lasts_s))
+
+    def meet(self, since: float, until: float) -> bool:
+        """Tell whether it was so at some time between two instants."""
+        with self._lock:
+            return any(begin < until and since < end for begin, end in self._spells)
 
 
 class Reader(Thread):
@@ -49,7 +68,9 @@ class Reader(Thread):
 class Readers:
     """One of each kind."""
 
-    def __init__(self, admin_port: int, control: Path, may_fail: MayFail, longest_request_s: float) -> None:
+    def __init__(
+        self, admin_port: int, control: Path, may_fail: MayFail, may_be_ill: MayFail, longest_request_s: float
+    ) -> None:
         def of_http(path: str, see: Callable[[Watch, bytes], None]) -> Callable[[Watch], None]:
             return lambda watch: see(watch, fetch(admin_port, path))
 
@@ -58,10 +79,15 @@ class Readers:
             "/status": of_http("/status", lambda watch, body: watch.see_status(json.loads(body))),
             "/metrics": of_http("/metrics", lambda watch, body: watch.see_metrics(body.decode())),
             "/": of_http("/", see_page),
-            "/healthz": of_http("/healthz", lambda watch, body: None),
-            "control socket": lambda watch: watch.see_status(server.status()),
+            "/healthz": of_http("/healthz", see_health),
+            "control socket": lambda watch: watch.see_status(
+                server.ask("status", time.monotonic() + PATIENCE_S)["result"]
+            ),
         }
-        self.all = [Reader(name, look, may_fail, Watch(longest_request_s)) for name, look in looks.items()]
+        self.all = [
+            Reader(name, look, may_be_ill if name == "/healthz" else may_fail, Watch(longest_request_s))
+            for name, look in looks.items()
+        ]
 
     def start(self) -> None:
         for reader in self.all:
@@ -95,6 +121,10 @@ def fetch(port: int, path: str) -> bytes:
         return body
     finally:
         connection.close()
+
+
+def see_health(watch: Watch, body: bytes) -> None:
+    watch.looks += 1
 
 
 def see_page(watch: Watch, body: bytes) -> None:

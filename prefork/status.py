@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from prefork.cell import DRAINING, Cell, CellWords, sum_of
+from prefork.cell import DRAINING, READY, Cell, CellWords, sum_of
 from prefork.figures import BUCKETS_S, MOST, Connections, Counts, Running, bounds_ns, in_buckets
 from prefork.listen_queue import Queue, queues
 from prefork.process import cpu_time_ns
@@ -200,6 +200,8 @@ def _worker(
 
 def _state(known: str, cell: Cell | None, running: Sequence[object]) -> str:
     """Return the state of a worker; ``known``: as the master sees it, ``ready`` or what is shown."""
+    if known == "booting" and cell is not None and cell.state in (READY, DRAINING):
+        known = "ready"  # it serves, and its master has not heard that yet
     if known != "ready":
         return known
     if cell is not None and cell.state == DRAINING:  # it has lost its master's word, or is on its way

@@ -77,12 +77,13 @@ def test_states_of_workers_are_what_master_and_cell_know_together(board: Scorebo
     board.cells[2].threads[0].enter(b"GET / HTTP/1.1")
     board.cells[3].set_state(DRAINING)
     workers = [worker(0), worker(1), worker(2, "draining"), worker(3), worker(4, "booting"), worker(99)]
+    workers.append(worker(1, "booting"))  # the master has not heard yet that it serves
     made = shown(document(*workers), board)["pools"]["web"]
     states = [each["state"] for each in made["workers"]]
-    assert states == ["idle", "busy", "draining", "draining", "booting", "idle"]
+    assert states == ["idle", "busy", "draining", "draining", "booting", "idle", "busy"]
     assert made["workers"][5]["requests"] is None
     assert made["workers"][5]["connections"] is None
-    assert [each["pid"] for each in made["workers"]] == [None] * 6
+    assert [each["pid"] for each in made["workers"]] == [None] * 7
 
 
 def test_running_requests_are_shown_oldest_first_and_without_queries_if_so_wanted(board: Scoreboard) -> None:
