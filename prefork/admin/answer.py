@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+UNAVAILABLE = "503 Service Unavailable"
+
 Environ = Mapping[str, Any]
 """The request, as PEP 3333 has it."""
 
@@ -18,7 +20,7 @@ class Source(Protocol):
     """Where the figures come from. May be asked from several threads."""
 
     def status(self) -> dict[str, Any]:
-        """Return the status document as it is shown: without query strings."""
+        """Return the status document as it is shown: without query strings. Raises ``NotYet``."""
 
     def document(self) -> Mapping[str, Any] | None:
         """Return what the master has published, from which the status is made; None if it has not yet.
@@ -53,6 +55,10 @@ class Answer:
     def of_json(cls, value: object) -> Answer:
         """Return a JSON document."""
         return cls(json.dumps(value, separators=(",", ":")).encode() + b"\n", "application/json")
+
+
+class NotYet(Exception):
+    """The master has published nothing yet."""
 
 
 Handler = Callable[[Source, Environ], Answer]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from prefork.admin.access import Access
-from prefork.admin.answer import Answer, Environ, Handler, Source
+from prefork.admin.answer import UNAVAILABLE, Answer, Environ, Handler, NotYet, Source
 
 HEADERS = (
     ("Cache-Control", "no-store"),
@@ -97,4 +97,7 @@ class App:
             what = "405 Method Not Allowed\nNothing here changes the server: GET and HEAD only."
             return Answer.of_text(what, "405 Method Not Allowed", ("Allow", "GET, HEAD"))
         name, handler = found
-        return self._access.refusal(name, environ) or handler(self._source, environ)
+        try:
+            return self._access.refusal(name, environ) or handler(self._source, environ)
+        except NotYet:
+            return Answer.of_text("503 Service Unavailable\nThe server has only just started.", UNAVAILABLE)

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefork.admin.answer import Answer, Environ, Source
-
-UNAVAILABLE = "503 Service Unavailable"
+from prefork.admin.answer import UNAVAILABLE, Answer, Environ, Source
 
 
 def live(source: Source, environ: Environ) -> Answer:

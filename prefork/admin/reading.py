@@ -12,6 +12,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
 
+from prefork.admin.answer import NotYet
 from prefork.bulletin import Bulletin
 from prefork.observer import Observer
 from prefork.scoreboard import Scoreboard
@@ -62,7 +63,7 @@ class Reading:
     def status(self) -> dict[str, Any]:
         """Return the status without query strings; if it cannot be had now, that of the last time.
 
-        Raises ``LookupError`` if the master has published nothing yet.
+        Raises ``NotYet`` if the master has published nothing yet.
         """
         with self._lock:
             sight = self._observer.look({key: held.board for key, held in self._held.items()})
@@ -72,7 +73,7 @@ class Reading:
             elif self._last is None:
                 document = self._observer.document()
                 if document is None:
-                    raise LookupError("the master has published no status yet")
+                    raise NotYet
                 return status(document, {}, monotonic(), show_queries=False)
             return self._last
 

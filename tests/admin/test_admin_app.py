@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prefork.admin.access import Access, is_loopback, presented
-from prefork.admin.answer import Answer
+from prefork.admin.answer import Answer, NotYet
 from prefork.admin.app import HEADERS, App, Route
 
 TOKEN = "correct-horse"
@@ -122,6 +122,18 @@ def test_health(source: FakeSource, live: str, ready: str) -> None:
     for path, expected in (("/healthz", live), ("/readyz", ready)):
         answer = ask(environ(path), source=source)
         assert f"{answer.status[:3]} {answer.body.decode()}" == f"{expected}\n"
+
+
+def test_before_the_master_has_published_anything() -> None:
+    source = FakeSource()
+    source.document = lambda: None  # type: ignore[method-assign,assignment,return-value]
+
+    def status() -> dict[str, Any]:
+        raise NotYet
+
+    source.status = status  # type: ignore[method-assign]
+    answers = [ask(environ(path), source=source).status[:3] for path in ("/healthz", "/readyz", "/status")]
+    assert answers == ["200", "503", "503"]
 
 
 def test_an_endpoint_is_one_line_in_the_table() -> None:

@@ -239,6 +239,8 @@ def test_an_upgrade_replaces_it_and_its_counters_go_on(
     versions: Versions,  # noqa: F811
 ) -> None:
     versions.make("2.0")
+    broken = "UNAVAILABLE, Answer, Environ, Source"
+    versions.make("3.0", {"admin/health.py": (broken, f"{broken}, MISSING")})
     server.serve(CONFIG % "127.0.0.1:0", APP, env=versions.env)
     pid, before = admin.only(), quiet(server)
     for _ in range(3):
@@ -249,8 +251,17 @@ def test_an_upgrade_replaces_it_and_its_counters_go_on(
     assert quiet(server) == before
     admin.shows(("2.0", "ok"), lambda status: (status["version"], status["last_upgrade"]["result"]))
     assert admin.status()["pools"]["myapp"]["requests"] == 3
+    # One that does not get ready takes no place: the old one answers, and a reload that needs a new one fails.
+    versions.install("3.0")
+    assert "serves" in upgrade(server)
+    server.wait_for_log("admin: it cannot get ready: ImportError")
+    admin.shows("3.0", lambda status: status["version"])
+    server.configure(CONFIG % "[127.0.0.1:0, unix:admin.sock]", APP)
+    assert server.reload() == "failed"
+    assert "the admin process: it cannot get ready: ImportError" in server.log
+    assert admin.get("/readyz") == (200, "ok\n")
     os.kill(pid, signal.SIGKILL)
-    admin.only(but=pid)
+    assert server.get() == (200, "3.0")
     assert server.stop() == 0
 
 
