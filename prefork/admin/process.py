@@ -41,6 +41,7 @@ def main(
     contexts: Contexts,
 ) -> int:
     """Run as the admin process; return its exit status. ``pool`` is its config as the worker code reads it."""
+    gc.freeze()  # what the master has not collected yet owns descriptors, whose numbers are used again here
     close_all_but(heritage.descriptors())
     child.begin(heritage, f"prefork: admin {heritage.server}")
     pid = os.getpid()
@@ -68,7 +69,6 @@ def main(
         orders.attach(server)
         server.watch_requests(orders.tell_late, graceful_s=pool.timeouts.graceful, before_exit=logs.flush)
         cell.set_state(READY)
-        gc.freeze()
         channel.send("ready")
         where = ", ".join(listener.address for listener in heritage.listeners)
         logs.log.info("admin-ready", f"answers on {where}")

@@ -6,6 +6,7 @@ waits for another process: what cannot be had now is answered as it was before.
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Mapping
 from threading import Lock
@@ -46,8 +47,10 @@ class Reading:
 
     def add_board(self, pool: str, generation: int, fd: int) -> None:
         """Map the scoreboard of a generation; ``fd`` is closed. Raises ``ValueError`` and ``OSError``."""
-        board = Scoreboard(fd, -1)
-        board.close()
+        try:
+            board = Scoreboard(fd, -1)
+        finally:
+            os.close(fd)
         with self._lock:
             self._held[pool, generation] = _Held(board, monotonic())
             self._drop_gone(self._observer.document())
