@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,14 +55,10 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
 
 
-def folder_of(server: Server) -> Path:
-    """Return the folder of the application's own metrics, as a worker has it in its environment."""
-    mold = server.molds()[0]
-    for entry in Path(f"/proc/{mold}/maps").read_text().splitlines():
-        path = Path(entry.split()[-1])
-        if path.suffix == ".db":
-            return path.parent
-    raise AssertionError("the mold has no file of metrics mapped")
+def folder_of(pid: int) -> Path:
+    """Return the folder of the application's own metrics, of which a process has mapped a file."""
+    mapped = [Path(line.split()[-1]) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return next(path.parent for path in mapped if path.suffix == ".db")
 
 
 def strangers(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ def balance(found: Samples) -> tuple[float, float]:
 def test_what_an_application_counts_is_exact_whatever_becomes_of_its_workers(server):
     """Several workers, recycling, kill -9, a reload and an upgrade, under load, and no line of glue."""
     server.serve(CONFIG, SHOP)
-    folder = folder_of(server)
+    folder = folder_of(server.molds()[0])
     with Scraper(server) as scraper, Load(lambda: connect(server), kept=2, fresh=2, pause_s=0.02) as load:
 
         def go_on() -> None:
@@ -122,3 +122,81 @@ def test_what_an_application_counts_is_exact_whatever_becomes_of_its_workers(ser
     wait_for(lambda: scrape(server) and not strangers(folder), "the files of dead workers to be merged")
     assert server.stop() == 0
     assert not folder.parent.exists()
+
+
+COUNTER = """
+import os, sys
+from prometheus_client import Counter
+
+SALES = Counter("shop_sales", "Sales.")
+
+def app(environ, start_response):
+    SALES.inc()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+STANDARD_LIBRARY = """
+import sys, prometheus_client
+
+for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
+    del sys.modules[name]
+"""
+"""Imports, while it is root, what a Python that is root's own has not for others."""
+
+
+def test_pools_of_several_users_are_read_by_the_admin_process_of_another(public_server):
+    """Whatever the umask of a pool, and nobody else can read its files."""
+    server = public_server
+    server.write("sitecustomize.py", STANDARD_LIBRARY)
+    server.serve(
+        """
+        user: games
+        preload: false
+        admin: {listen: {address: "unix:admin.sock", mode: "0666"}}
+        pools:
+          web: {app: "myapp:app", listen: "127.0.0.1:0", workers: 1, user: nobody, umask: "0077"}
+          api: {app: "myapp:app", listen: "unix:api.sock", workers: 1, user: daemon}
+        """,
+        COUNTER,
+        env={"PYTHONPATH": str(server.folder)},
+    )
+    web, api = (f'shop_sales_total{{pool="{pool}"}}' for pool in ("web", "api"))
+    folder = folder_of(server.workers(r"web\.0")[0])
+    about = folder.stat()
+    assert (about.st_uid, about.st_mode & 0o777) == (pwd.getpwnam("nobody").pw_uid, 0o770)
+    for sold in (1, 2):
+        pid = int(server.get("/")[1])
+        found = scrape(server)
+        # A worker makes its file with the application, so what has sold nothing is there, too.
+        assert (found[web], found[api], found['prefork_application_metrics_skipped{pool="web"}']) == (
+            sold,
+            0,
+            0,
+        )
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda gone=pid: not is_alive(gone) and server.workers(r"web\.0"), "a successor")
+        wait_for(lambda: scrape(server) and not strangers(folder), "the files of dead workers to be merged")
+    assert (folder / "counter_merged.db").stat().st_uid == pwd.getpwnam("games").pw_uid
+    assert scrape(server)[web] == 2
+
+
+def test_only_the_admin_process_knows_prometheus_client(server):
+    """It costs the others neither memory nor start-up time, and their application may have another mind."""
+    server.serve(
+        CONFIG,
+        """
+        import os, sys
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [f"{'prometheus_client' in sys.modules} {'PROMETHEUS_MULTIPROC_DIR' in os.environ}".encode()]
+        """,
+    )
+    assert server.get() == (200, "False True")
+    assert scrape(server)["prefork_ready"] == 1
+    master = "import sys, prefork.cli.main; print('prometheus_client' in sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", master], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert shown.stdout == "False\n"
