@@ -104,15 +104,16 @@ def test_what_an_application_counts_is_exact_whatever_becomes_of_its_workers(ser
     assert len(load.failures) <= 8, load.failures  # those whose connection a killed worker had
     assert (scraper.failures, scraper.fell) == ([], [])
     assert scraper.scrapes > 5
-    found = scrape(server)
     pool = 'pool="myapp"'
+    answered = f'prefork_requests_total{{code="2xx",method="GET",{pool}}}'
+    wait_for(lambda: scrape(server)[answered] == load.done, "the last answer to be counted")
+    found = scrape(server)
     assert found[f'shop_sales_total{{kind="web",{pool}}}'] == sold
     assert found[f'shop_checkout_seconds_bucket{{le="0.1",{pool}}}'] == 0
     assert found[f'shop_checkout_seconds_bucket{{le="1.0",{pool}}}'] == sold
     assert found[f"shop_checkout_seconds_count{{{pool}}}"] == sold
     assert found[f"shop_checkout_seconds_sum{{{pool}}}"] == sold / 2
     wait_for(lambda: scrape(server)[f"shop_sellers{{{pool}}}"] <= 3, "gauges of workers that are gone to end")
-    assert found[f'prefork_requests_total{{code="2xx",method="GET",{pool}}}'] == load.done
     for reason in ("recycled-requests", "retired"):
         assert found[f'prefork_worker_deaths_total{{{pool},reason="{reason}"}}'] > 0
     wait_for(lambda: balance(scrape(server)) == (3, 3), "as many births as deaths and living workers")
