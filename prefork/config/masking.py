@@ -1,5 +1,5 @@
-"""Secrets of a config, hidden: values from files, the token of the admin process, variables whose name looks
-secret, passwords in URLs."""
+"""Secrets of a config, hidden: values from files, keys that are secrets, variables whose name looks so,
+passwords in URLs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ _SECRET_NAME: Final = re.compile(
     r"pass(?!enger)|pwd|secret|token|credential|private|auth(?!or)|dsn|salt|signature|cookie|(?:^|[_-])key(?:$|[_-])|apikey",
     re.IGNORECASE,
 )
-_SECRET_KEYS: Final = frozenset({"admin.token"})
 _URL_PASSWORD: Final = re.compile(r"(://[^:/?#@\s]*:)[^@\s]+(?=@)")
 
 
@@ -29,6 +28,6 @@ def masked(value: Any, path: str, secrets: Collection[str]) -> Any:
     if not isinstance(value, str):
         return value
     free = _FREE_NAMES.search(path)
-    if path in secrets or path in _SECRET_KEYS or (value and free and _SECRET_NAME.search(free["name"])):
+    if path in secrets or (value and free and _SECRET_NAME.search(free["name"])):
         return MASK
     return _URL_PASSWORD.sub(rf"\g<1>{MASK}", value)

@@ -44,6 +44,8 @@ def parse(line: str, **environment: str) -> Invocation:
         ("schema", "schema", (), None),
         ("check -- a:b", "check", (), "a:b"),
         ("--set pools.a.app=b:c", "run", (), None),
+        ("-n stop a:b", "run", (), "a:b"),
+        ("-t 30 a:b", "run", (), "a:b"),
     ],
 )
 def test_commands_and_applications(line: str, command: str, files: tuple[str, ...], app: str | None) -> None:
@@ -187,6 +189,7 @@ def test_mistakes_in_the_variable_name_it(text: str) -> None:
     ("line", "expected"),
     [
         ("status", Asked("status", timeout_s=10.0)),
+        ("--json --control=/run/x status", Asked("status", control="/run/x", timeout_s=10.0, json=True)),
         ("reload -c a.yaml -c b.yaml", Asked("reload", ("a.yaml", "b.yaml"))),
         ("-c a.yaml reload --no-wait --json", Asked("reload", ("a.yaml",), json=True, waits=False)),
         ("stop --timeout 30 --control /run/x", Asked("stop", control="/run/x", timeout_s=30.0)),

@@ -46,6 +46,8 @@ VALUES = {
     "spaces, got a secret value",
     "admin: {open: [healtz]}": "1:16: admin.open[0]: expected healthz, readyz, metrics, status or page, "
     'got "healtz"; did you mean "healthz"?',
+    "control: no": '1:10: control: expected auto, off or a path with a / in it, got "no"',
+    "control: of": '1:10: control: expected auto, off or a path with a / in it, got "of"; did you mean "off"?',
     "chdir: 12": '1:8: chdir: expected a path, got 12; quote it: "12"',
     "env: [a]": "1:6: env: expected a mapping, got a list",
     "env: {A: [b]}": "1:10: env.A: expected text or a number, got a list",

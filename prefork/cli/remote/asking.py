@@ -30,6 +30,7 @@ QUICK_S, WAITING_S = 10.0, 300.0
 _WITH_JSON = tuple(name for name in COMMANDS if name != "top")
 _VALUES = ("-c", "--config", "--control", "--timeout", "-t")
 """Options that are followed by a value."""
+_SWITCHES = ("--no-wait", "--json", "--watch", "--all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,15 @@ class Asked:
 
 
 def is_asked(argv: Sequence[str]) -> bool:
-    """Tell whether the first word of a command line is such a command."""
+    """Tell whether the first word of a command line is such a command; before it may be options of theirs only."""
     words = iter(argv)
     for word in words:
         if word in _VALUES:
             next(words, None)
         elif not word.startswith("-"):
             return word in COMMANDS
+        elif word.partition("=")[0] not in (*_VALUES, *_SWITCHES):
+            return False  # who knows whether the next word is its value
     return False
 
 
