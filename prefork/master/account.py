@@ -135,7 +135,7 @@ class Account:
                 }
                 for listener in first.current.listeners
             ],
-            "workers": [_worker(name, worker) for pool in pools for worker in pool.table.workers.values()],
+            "workers": [_worker(name, worker) for pool in pools for worker in _by_slot(pool)],
         }
 
     def _written(self, document: Document) -> bytes:
@@ -174,6 +174,11 @@ def _join(head: str, deaths: str) -> bytes:
 
 def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _by_slot(pool: Pool) -> list[Worker]:
+    """Return the workers, of a slot the oldest first."""
+    return sorted(pool.table.workers.values(), key=lambda worker: (worker.slot, worker.spawned_at))
 
 
 def _serving(pool: Pool) -> Iterator[bool]:
