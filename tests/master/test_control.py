@@ -199,6 +199,14 @@ def test_too_many_clients_are_told_so(served: Socket, monkeypatch: pytest.Monkey
             assert served.read(fourth)[0]["status"] == 0
 
 
+def test_nobody_is_left_to_wake_up_for(served: Socket) -> None:
+    with served.connect() as sock, served.connect():
+        sock.send(STATUS)
+        served.read(sock)
+    served.until(lambda: not served.control._clients)
+    assert served.loop._nearest(None) is None
+
+
 # Where it is
 
 
