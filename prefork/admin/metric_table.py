@@ -89,7 +89,7 @@ TABLE = (
         "prefork_requests_total",
         "counter",
         ("pool", "method", "code"),
-        "Requests that the application answered, by method and class of the status: 2xx, 3xx, 4xx, 5xx.",
+        "Requests that the application was called for, by method and class of the status: 2xx, 3xx, 4xx, 5xx.",
     ),
     Family(
         "prefork_requests_in_flight",
@@ -109,9 +109,14 @@ TABLE = (
         _POOL,
         "Time that a client sees: from the first byte of a request to the last byte of its response.",
     ),
-    Family("prefork_request_bytes_total", "counter", _POOL, "Bytes received from clients, heads included."),
     Family(
-        "prefork_response_bytes_total", "counter", _POOL, "Bytes of the bodies that were sent to clients."
+        "prefork_request_bytes_total", "counter", _POOL, "Bytes of the requests of clients, heads included."
+    ),
+    Family(
+        "prefork_response_bytes_total",
+        "counter",
+        _POOL,
+        "Bytes of the bodies of responses, as the application gave them.",
     ),
     Family(
         "prefork_slow_requests_total", "counter", _POOL, "Requests that ran for longer than timeouts.slow."
@@ -126,7 +131,7 @@ TABLE = (
         "prefork_refused_total",
         "counter",
         ("pool", "reason"),
-        "Requests and connections that were refused without the application, by reason.",
+        "Clients that were not served, or no further, by reason.",
     ),
     # Connections
     Family(
