@@ -39,7 +39,10 @@ class Edition(NamedTuple):
 
 
 class Bulletin:
-    """The mapped file. A process that the master forks does not inherit the mapping: it needs ``fd``."""
+    """The mapped file. A process that the master forks does not inherit the mapping: it needs ``fd``.
+
+    There the master's object must stay referenced: its end would unmap what has taken the place.
+    """
 
     def __init__(self, fd: int, *, writable: bool = False) -> None:
         """Raises ``ValueError`` if the file is something else, or of another format."""
