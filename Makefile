@@ -17,6 +17,7 @@ help:
 	@echo "make bench-reload, make bench-mixed"
 	@echo "             compare reloads and stops, and slow requests beside fast ones (4 minutes each)"
 	@echo "make bench-memory  compare the memory of four workers and write it into docs/memory.md (6 minutes)"
+	@echo "make bench-watching  what it costs to be looked at every second, with 100 workers (3 minutes)"
 	@echo "make fuzz    look for bytes that break the HTTP layer (40 minutes; less: make fuzz SECONDS=60)"
 	@echo "make chaos   disturb a server under load and see what is left of it (5 minutes; less: make chaos SECONDS=60)"
 	@echo "make clean   remove what the other targets made"
@@ -80,8 +81,8 @@ conformance: $(VENV)/.demo
 	-@test -e /usr/include/ev.h || .ci/apt ev.h=libev-dev # for bjoern, which is left out without it
 	$(BIN)/python -m bench.conformance
 
-.PHONY: bench-reload bench-mixed bench-memory
-bench-reload bench-mixed bench-memory: bench-%: $(VENV)/.demo
+.PHONY: bench-reload bench-mixed bench-memory bench-watching
+bench-reload bench-mixed bench-memory bench-watching: bench-%: $(VENV)/.demo
 	@.ci/apt cc=gcc
 	$(BIN)/python -m bench.$*
 
