@@ -15,7 +15,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.exposition import generate_latest as generate_classic
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
@@ -28,6 +27,7 @@ from prefork.figures import METHODS, REFUSALS
 
 Status = Mapping[str, Any]
 
+CONTENT_TYPE_CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
@@ -53,7 +53,7 @@ def exposition(metrics: Iterable[Metric], accept: str) -> tuple[bytes, str]:
     registry = CollectorRegistry()
     registry.register(_Collected(metrics))
     if "text/" in accept and "openmetrics" not in accept:  # a browser, or an older scraper
-        return generate_classic(registry), CONTENT_TYPE_PLAIN_0_0_4
+        return generate_classic(registry), CONTENT_TYPE_CLASSIC
     return generate_openmetrics(registry), CONTENT_TYPE_OPENMETRICS
 
 

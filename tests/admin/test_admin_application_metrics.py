@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -177,3 +178,36 @@ def test_pools_are_told_apart(tmp_path):
 def test_without_a_folder_there_is_nothing(tmp_path):
     assert ApplicationMetrics(None).collect(["web"]) == ([], {})
     assert ApplicationMetrics(str(tmp_path)).collect(["web"]) == ([], {"web": 0})
+
+
+def test_files_are_merged_although_nobody_scrapes(application, tmp_path, monkeypatch):
+    application.run()
+    application.kill()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 1:
+            raise InterruptedError
+
+    monkeypatch.setattr("prefork.admin.application_metrics.time.sleep", sleep)
+    with pytest.raises(InterruptedError):
+        ApplicationMetrics(str(tmp_path)).keep_tidy()
+    assert slept == [60, 60]
+    assert "counter_merged.db" in names(application.folder)
+    assert not [name for name in names(application.folder) if "merged" not in name]
+
+
+def test_only_one_process_merges_at_a_time(application, tmp_path, monkeypatch):
+    """The other reads what there is; and the application, which may hold the lock, too, cannot stop it."""
+    monkeypatch.setattr("prefork.admin.application_metrics._ATTEMPTS", 2)
+    application.run()
+    application.kill()
+    fd = os.open(application.folder, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    before = names(application.folder)
+    assert read(tmp_path)[0]["took_seconds_count"] == 1
+    assert names(application.folder) == before
+    os.close(fd)
+    assert read(tmp_path)[0]["took_seconds_count"] == 1
+    assert "histogram_merged.db" in names(application.folder)
