@@ -154,6 +154,11 @@ def test_prometheus_knows_what_the_server_did(server, tmp_path):
         assert [rule["name"] for rule in rules() if rule["state"] == "firing"] == []
         types = watcher.get("metadata", metric="prefork_request_duration_seconds")
         assert types["prefork_request_duration_seconds"][0]["type"] == "histogram"
+        classic = urllib.request.Request(f"http://{admin}/metrics", headers={"Accept": "text/plain"})
+        with urllib.request.urlopen(classic, timeout=PATIENCE_S) as response:
+            lint = subprocess.run(["promtool", "check", "metrics"], input=response.read(), capture_output=True,
+                                  check=False, timeout=60)  # fmt: skip
+        assert (lint.returncode, lint.stdout, lint.stderr) == (0, b"", b"")
         server.configure("app: myapp:app\nlisten: 127.0.0.1:0\nworkers: none\n", None)
         assert server.reload() == "failed"
         alarm = 'ALERTS{alertname="PreforkReloadFailed",alertstate="firing"}'
