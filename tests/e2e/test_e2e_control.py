@@ -95,7 +95,7 @@ def test_a_reload_shows_progress_and_tells_what_has_changed(server: Server, run:
         "  env.DB_PASSWORD: *** -> *** (a secret, which differs)",
         "  env.DEBUG: 0 -> (unset)",
     ]
-    for line in ("myapp: the application is loaded", "myapp: workers ready 1/3"):
+    for line in ("myapp: the application is loaded", "myapp: workers ready 0/3"):
         assert line in err, err
 
     server.write("app.yaml", CONFIG.replace("./ctl", "./other") + "pidfile: x.pid\n")
@@ -180,7 +180,7 @@ def test_a_stop_waits_until_the_process_is_gone(server: Server, run: Run) -> Non
     assert (status, json.loads(out)["message"]) == (0, "the server stops")
     stop = start(server, "stop")
     assert stop.stdout is not None
-    assert stop.stdout.readline() == "1 worker has not left yet\n"
+    assert "1 worker has not left yet\n" in iter(stop.stdout.readline, "")
     server.write("leave", "")
     status, told = ended(stop)
     assert (status, told.splitlines()[-1]) == (0, "the server has stopped")
@@ -202,7 +202,7 @@ def test_scale_and_recycle(server: Server, run: Run) -> None:
     before = server.workers()
     status, _, err = run("recycle", "--all")
     assert status == 0
-    assert "workers replaced 2/3" in err
+    assert "workers replaced 0/3" in err
     assert not set(server.workers()) & set(before)
     assert run("scale", "myapp=1")[0] == 0
     assert len(server.workers()) == 1
