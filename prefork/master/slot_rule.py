@@ -230,7 +230,11 @@ class Slots:
         return ends and self.is_on_trial(worker.generation)
 
     def _is_complete(self) -> bool:
-        return all(self._slot_is_ready(index) for index in range(self.wanted))
+        """Tell whether the plan's generation serves in every slot, be it by a worker that is soon to be replaced."""
+        return all(
+            any(w.state is State.READY and w.generation == self.plan.generation for w in self._in_slot(index))
+            for index in range(self.wanted)
+        )
 
     def _batch_is_ready(self) -> bool:
         return self.ready_count(self.plan.generation) >= min(self.plan.batch, self.wanted)

@@ -282,6 +282,25 @@ def test_every_leaver_has_its_turn(pool: Pool) -> None:
     assert not set(first) & set(pool.table.workers.values())
 
 
+def test_a_reload_ends_though_new_workers_are_due_again_at_once(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2), pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.open_gate(pool.now))
+    for _ in range(12):
+        for worker in pool.workers(State.READY, 2):
+            pool.do(pool.table.leave(worker, "recycled-requests", pool.now))
+        pool.bury(State.DRAINING)
+        for worker in pool.workers(State.SPAWNING):
+            pool.hello(worker)
+            pool.do(pool.table.ready(worker, pool.now))
+    assert AllReady(2) in pool.seen
+    pool.do(pool.table.commit(pool.now))
+    for _ in range(12):
+        pool.bury(State.DRAINING)
+        pool.make_ready(2)
+    assert pool.workers(State.READY, 1) == []
+
+
 def test_a_leaver_that_dies_makes_room_for_no_more_than_its_successor(pool: Pool) -> None:
     leaver, other = pool.workers(State.READY)[:2]
     pool.do(pool.table.leave(leaver, "recycled-lifetime", pool.now))
