@@ -7,7 +7,7 @@ has not been told to go. All that makes workers change places is one rule:
 
 - a slot that nobody fills gets a worker (after its back-off); an empty one first, then that of the oldest;
 - a worker that should go (of another generation, leaving, or of a slot that is no longer wanted) is retired
-  when its slot is filled by one that is *ready*. While a reload is not committed nobody is retired before the
+  when its slot is filled by one that is *ready*; one of another generation also by one that is leaving. While a reload is not committed nobody is retired before the
   gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
 - no more workers live at once than ``wanted + batch``, unless a slot is empty; with those that are leaving
   no more than a quarter of the pool, at least one, change places at a time;
@@ -162,7 +162,11 @@ class Slots:
             if worker.state is not State.READY or self._is_wanted(worker):
                 continue
             beyond = worker.slot >= self.wanted
-            if self._slot_is_ready(worker.slot) or (beyond and self._previous is None):
+            # If an old generation's worker waited for one that is to stay, leavers in all slots would leave no room for
+            # any successor.
+            is_old = worker.generation != self.plan.generation
+            replaced = self._slot_is_served(worker.slot) if is_old else self._slot_is_ready(worker.slot)
+            if replaced or (beyond and self._previous is None):
                 actions += self._happens(
                     worker, Event.RETIRE, now, worker.reason or self._why_unwanted(worker)
                 )
@@ -224,17 +228,19 @@ class Slots:
     def _slot_is_ready(self, index: int) -> bool:
         return any(self._is_wanted(w) and w.state is State.READY for w in self._in_slot(index))
 
+    def _slot_is_served(self, index: int) -> bool:
+        """Tell whether the plan's generation serves there, be it by a worker that is soon to be replaced."""
+        return any(
+            w.state is State.READY and w.generation == self.plan.generation for w in self._in_slot(index)
+        )
+
     def _is_failing_trial(self, worker: Worker) -> bool:
         """Tell whether a worker is being ended that did not get ready: its death will end the trial."""
         ends = worker.state in (State.ABORTING, State.KILLED) and worker.ready_at is None
         return ends and self.is_on_trial(worker.generation)
 
     def _is_complete(self) -> bool:
-        """Tell whether the plan's generation serves in every slot, be it by a worker that is soon to be replaced."""
-        return all(
-            any(w.state is State.READY and w.generation == self.plan.generation for w in self._in_slot(index))
-            for index in range(self.wanted)
-        )
+        return all(self._slot_is_served(index) for index in range(self.wanted))
 
     def _batch_is_ready(self) -> bool:
         return self.ready_count(self.plan.generation) >= min(self.plan.batch, self.wanted)
