@@ -91,10 +91,13 @@ class Channel:
         room = (
             socket.CMSG_SPACE(4 * _DESCRIPTORS) if self._trusts_peer else socket.CMSG_SPACE(_CREDENTIALS.size)
         )
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
-            packet, ancillary, _, _ = self._sock.recvmsg(
-                MESSAGE_BYTES, room, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
+            try:
+                packet, ancillary, _, _ = self._sock.recvmsg(MESSAGE_BYTES, room, flags)
+            except ConnectionResetError:
+                # The peer ended and had not read all; that is told once, and what it said last comes after it.
+                packet, ancillary, _, _ = self._sock.recvmsg(MESSAGE_BYTES, room, flags)
         except BlockingIOError:
             return None
         except OSError as error:

@@ -15,10 +15,10 @@ from prefork.bulletin import Bulletin
 from prefork.scoreboard import Scoreboard
 from prefork.status import Board, Boards
 
-PATIENCE_S = 0.1
+PATIENCE_S = 0.5
 """A turn of the master is much shorter; one that was suspended in the middle of a change is not waited for."""
 
-_PAUSE_S = 0.001
+PAUSE_S = 0.001
 
 
 class Sight(NamedTuple):
@@ -26,6 +26,15 @@ class Sight(NamedTuple):
 
     document: Mapping[str, Any]
     boards: Boards
+
+    @property
+    def is_whole(self) -> bool:
+        """Is the scoreboard of every worker here? Without it the totals would lack what that has counted."""
+        return all(
+            (name, worker["generation"]) in self.boards
+            for name, pool in self.document["pools"].items()
+            for worker in pool["workers"]
+        )
 
 
 class Observer:
@@ -57,7 +66,7 @@ class Observer:
                     return Sight(document, copies)
             if monotonic() >= give_up:
                 return None
-            sleep(_PAUSE_S)
+            sleep(PAUSE_S)
 
 
 def _copies(

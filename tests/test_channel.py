@@ -103,3 +103,16 @@ def test_clip_fits_whatever_the_characters() -> None:
     assert clip("short") == "short"
     ours.close()
     theirs.close()
+
+
+def test_the_last_words_of_a_peer_that_had_not_read_all_are_heard() -> None:
+    ours, theirs = Channel.pair()
+    ours.send("order")
+    theirs.send("failed", text="why")
+    theirs.close()
+    message = ours.receive()
+    assert message is not None
+    assert (message.kind, message.fields) == ("failed", {"text": "why"})
+    with pytest.raises(ChannelClosed):
+        ours.receive()
+    ours.close()

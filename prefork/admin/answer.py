@@ -58,7 +58,7 @@ class Answer:
 
 
 class NotYet(Exception):
-    """The master has published nothing yet."""
+    """The master has published nothing yet, or nothing that belongs together since this process began."""
 
 
 Handler = Callable[[Source, Environ], Answer]

@@ -10,14 +10,17 @@ import os
 import select
 from collections.abc import Mapping
 from threading import Lock
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from prefork.admin.answer import NotYet
 from prefork.bulletin import Bulletin
-from prefork.observer import Observer
+from prefork.observer import PATIENCE_S, PAUSE_S, Observer
 from prefork.scoreboard import Scoreboard
 from prefork.status import status
+
+FIRST_PATIENCE_S = 2.0
+"""A process that has just come has nothing of before to show, and would rather wait."""
 
 UNLISTED_S = 30.0
 """A scoreboard may come before the document that speaks of it; one that none has spoken of for so long is gone."""
@@ -66,19 +69,23 @@ class Reading:
     def status(self) -> dict[str, Any]:
         """Return the status without query strings; if it cannot be had now, that of the last time.
 
-        Raises ``NotYet`` if the master has published nothing yet.
+        Raises ``NotYet`` if there is none: one without its cells would have counters that fall.
         """
-        with self._lock:
-            sight = self._observer.look({key: held.board for key, held in self._held.items()})
-            if sight is not None:
-                self._last = status(sight.document, sight.boards, monotonic(), show_queries=False)
-                self._drop_gone(sight.document)
-            elif self._last is None:
-                document = self._observer.document()
-                if document is None:
-                    raise NotYet
-                return status(document, {}, monotonic(), show_queries=False)
-            return self._last
+        began = monotonic()
+        while True:
+            with self._lock:  # between looks, a scoreboard may come
+                patience_s = FIRST_PATIENCE_S if self._last is None else PATIENCE_S
+                is_last = monotonic() - began >= patience_s or self._observer.document() is None
+                sight = self._observer.look({key: held.board for key, held in self._held.items()}, 0.0)
+                if sight is not None and (sight.is_whole or is_last):
+                    self._last = status(sight.document, sight.boards, monotonic(), show_queries=False)
+                    self._drop_gone(sight.document)
+                    return self._last
+                if is_last:
+                    if self._last is None:
+                        raise NotYet
+                    return self._last
+            sleep(PAUSE_S)
 
     def _drop_gone(self, document: Mapping[str, Any] | None) -> None:
         """Forget the scoreboards of generations that are gone."""

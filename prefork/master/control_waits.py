@@ -107,7 +107,7 @@ class ReloadWait(Wait):
         if generation not in pool.generations:
             return
         if pool.table.plan.generation != generation:
-            self.request.progress("loading", f"{pool.name}: the application is loaded", pool=pool.name)
+            self.request.progress("loading", f"{pool.name}: loading the application", pool=pool.name)
             return
         ready, wanted = pool.table.ready_count(generation), pool.table.wanted
         old = sum(w.state is State.DRAINING for w in pool.table.workers.values() if w.generation < generation)

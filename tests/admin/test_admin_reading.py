@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,25 @@ def test_what_cannot_be_had_now_is_answered_as_before(bulletin: Bulletin, lifeli
     assert source.document() is not None
     publish(bulletin, 1, requests=5)
     assert accepted(source) == 8
+
+
+def test_who_has_nothing_of_before_waits_for_what_belongs_together(
+    bulletin: Bulletin, lifeline: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Reading(Bulletin(bulletin.fd), lifeline[0])
+    give(source, 1, accepted=3)
+    publish(bulletin, 1, requests=4)
+    bulletin.touch()
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(accepted, source)
+        publish(bulletin, 1, 2, requests=5)  # lists a worker whose scoreboard is on its way
+        give(source, 2, accepted=2)
+        assert found.result(30) == 7
+    monkeypatch.setattr(reading, "FIRST_PATIENCE_S", 0.0)
+    source = Reading(Bulletin(bulletin.fd), lifeline[0])
+    bulletin.touch()
+    with pytest.raises(NotYet):  # rather than counters without those of the workers
+        source.status()
 
 
 def test_scoreboards_come_before_they_are_listed_and_go_when_they_are_not_any_more(

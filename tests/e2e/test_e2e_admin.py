@@ -248,7 +248,7 @@ def test_an_upgrade_replaces_it_and_its_counters_go_on(
     versions.install("2.0")
     assert "serves" in upgrade(server)
     pid = admin.only(but=pid)
-    assert quiet(server) == before
+    wait_for(lambda: quiet(server) == before, "the same descriptors as before")
     admin.shows(("2.0", "ok"), lambda status: (status["version"], status["last_upgrade"]["result"]))
     assert admin.status()["pools"]["myapp"]["requests"] == 3
     # One that does not get ready takes no place: the old one answers, and a reload that needs a new one fails.

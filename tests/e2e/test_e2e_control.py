@@ -95,7 +95,7 @@ def test_a_reload_shows_progress_and_tells_what_has_changed(server: Server, run:
         "  env.DB_PASSWORD: *** -> *** (a secret, which differs)",
         "  env.DEBUG: 0 -> (unset)",
     ]
-    for line in ("myapp: the application is loaded", "myapp: workers ready 0/3"):
+    for line in ("myapp: loading the application", "myapp: workers ready 0/3"):
         assert line in err, err
 
     server.write("app.yaml", CONFIG.replace("./ctl", "./other") + "pidfile: x.pid\n")

@@ -19,6 +19,7 @@ CONFIG = """
 app: myapp:app
 listen: [%s]
 workers: %s
+control: off
 log: {access: off}
 """
 MAIN = "127.0.0.1:0"

@@ -19,6 +19,8 @@ EACH_S = 10.0
 """How long the answer to what a person has asked for may take."""
 LOOK_S = 2.0
 """The same for a look that is repeated anyway."""
+CHANGE_NOTHING = ("status", "stacks", "diff")
+"""Asked once more when the connection ends, as it does in the exec of an upgrade: the next version answers."""
 
 
 class CommandFailed(PreforkError):
@@ -49,6 +51,12 @@ class RemoteServer:
         **arguments: Any,
     ) -> Answer:
         """Return the answer, whatever its status."""
+        try:
+            with Connection.open(self.address, deadline) as connection:
+                return connection.ask(command, deadline, on_progress, **arguments)
+        except ConnectionEnded:
+            if command not in CHANGE_NOTHING:
+                raise
         with Connection.open(self.address, deadline) as connection:
             return connection.ask(command, deadline, on_progress, **arguments)
 

@@ -71,7 +71,11 @@ def _pool(name: str, pool: Status) -> Iterator[str]:
     for listener in pool["listeners"]:
         queue, backlog = listener["queue"], listener["backlog"]
         waits = f"{UNKNOWN if queue is None else queue} of {UNKNOWN if backlog is None else backlog} wait"
-        yield f"  {listener['address']}: {waits}"
+        is_full = None not in (queue, backlog) and queue >= backlog
+        yield f"  {listener['address']}: {waits}{', full: no more get in' * is_full}"
+    connections = pool.get("connections") or {}
+    open_now = ", ".join(f"{number} {state}" for state, number in connections.items() if number)
+    yield f"  open connections: {open_now or 'none'}"
     yield f"  {'slot':<14} {'pid':>7} {'gen':>4} {'state':<8} {'reqs':>6} {'conn':>5} {'uss':>6} {'cpu':>6} {'up':>6}"
     for worker in sorted(pool["workers"], key=_position):
         yield (
