@@ -7,8 +7,9 @@ has not been told to go. All that makes workers change places is one rule:
 
 - a slot that nobody fills gets a worker (after its back-off); an empty one first, then that of the oldest;
 - a worker that should go (of another generation, leaving, or of a slot that is no longer wanted) is retired
-  when its slot is filled by one that is *ready*; one of another generation also by one that is leaving. While a reload is not committed nobody is retired before the
-  gate is open (the first batch is ready in every pool), and the last ones stay until all slots are ready;
+  when its slot is filled by one that is *ready*; one of another generation also by one that is leaving. While
+  a reload is not committed nobody is retired before the gate is open (the first batch is ready in every
+  pool), and the last ones stay until all slots are ready;
 - no more workers live at once than ``wanted + batch``, unless a slot is empty; with those that are leaving
   no more than a quarter of the pool, at least one, change places at a time;
 - no more workers live at all than twice the wanted, a batch and a few: those that end take their time.
