@@ -71,6 +71,7 @@ def test_config_that_a_page_shows_is_valid(page, snippet, tmp_path, pki, monkeyp
     load([str(file)], [], environ={})
 
 
+@pytest.mark.measured
 def test_generated_parts_are_fresh():
     command = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

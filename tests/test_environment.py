@@ -13,10 +13,13 @@ import pytest
 from prefork.environment import read_env_file
 from prefork.errors import ConfigError
 
+pytestmark = pytest.mark.measured
+
 ENTER = """
 import json, os, sys, time
 from types import SimpleNamespace
 from prefork.environment import enter
+
 pool = SimpleNamespace(**json.loads(sys.argv[1]))
 enter(pool)
 umask = os.umask(0)

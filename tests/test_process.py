@@ -11,6 +11,8 @@ import pytest
 from prefork.heritage import Heritage, InheritedListener
 from prefork.process import Exit, Process, signal_name, spawn
 
+pytestmark = pytest.mark.measured
+
 
 def run(script: str) -> str:
     """Run a script in an interpreter of its own, for it changes what is the process's."""

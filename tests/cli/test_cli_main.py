@@ -16,6 +16,8 @@ from prefork.cli.arguments import Invocation
 from prefork.cli.main import main
 from prefork.errors import ListenError
 
+pytestmark = pytest.mark.measured
+
 FILES = {
     "shop/__init__.py": "",
     "shop/wsgi.py": "print('printed by the import')\napplication = lambda environ, start_response: []\n",

@@ -31,8 +31,6 @@ def app(environ, start_response):
 """
 
 UNMEASURED = ("env", "-u", "COVERAGE_PROCESS_START", "-u", "COVERAGE_PROCESS_CONFIG")
-"""A prefix without which a measured process saves what it has seen when it ends: for tests that start hundreds, or
-that others repeat with less load."""
 AS_NOBODY = (*UNMEASURED, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 """A prefix with which root starts a command as a user without rights, who cannot write a measurement either."""
 

@@ -119,6 +119,7 @@ def quiet(server: Server) -> list[str]:
     return descriptors(server.pid)
 
 
+@pytest.mark.measured
 def test_it_answers_before_the_pools_boot_while_all_are_stuck_and_until_the_end(
     server: Server, admin: Admin
 ) -> None:
@@ -205,6 +206,7 @@ def test_through_reloads_it_stays_as_long_as_its_config_does(server: Server, adm
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_it_may_die_and_hang_and_goes_with_the_master(server: Server, admin: Admin) -> None:
     server.serve((CONFIG % "127.0.0.1:0").replace("access: off", "access: ./access.log"), CLOSED)
     pid, before = admin.only(), quiet(server)

@@ -85,6 +85,7 @@ def app(environ, start_response):
 """
 
 
+@pytest.mark.measured
 def test_it_grows_for_short_requests_on_kept_connections(server: Server) -> None:
     server.serve(CONFIG % "127.0.0.1:0", SPINNER)
     with Load(lambda: socket.create_connection(("127.0.0.1", server.port)), kept=8, fresh=0) as load:
@@ -128,6 +129,7 @@ upkeep.memory_use = lambda root: cgroup.MemoryUse(990 << 20, 1000 << 20)
 """
 
 
+@pytest.mark.measured
 def test_it_does_not_grow_beyond_what_memory_holds(server: Server) -> None:
     server.write("sitecustomize.py", FULL_GROUP)
     server.serve(CONFIG % "127.0.0.1:0", SLEEPER, env={"PYTHONPATH": str(server.folder)})
@@ -143,6 +145,7 @@ def test_it_does_not_grow_beyond_what_memory_holds(server: Server) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_plain_service_does_not_tell_when_it_is_busy(server: Server) -> None:
     server.configure(
         CONFIG % "127.0.0.1:0",

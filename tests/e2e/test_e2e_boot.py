@@ -103,6 +103,7 @@ def test_a_boot_that_fails_is_told_with_the_reason(server: Server, more: str, ap
     assert server.log.endswith("stopped with exit status 3\n")
 
 
+@pytest.mark.measured
 @preloading
 def test_an_application_that_hangs_on_import_is_ended_and_its_stack_logged(
     server: Server, preload: str
@@ -144,6 +145,7 @@ def fails_to_listen(server: Server, address: str, prefix: tuple[str, ...] = ()) 
     return line
 
 
+@pytest.mark.measured
 def test_an_address_in_use_is_told_with_who_has_it(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         line = fails_to_listen(server, f"127.0.0.1:{other.getsockname()[1]}")
@@ -205,6 +207,7 @@ def test_every_form_of_app_serves(server: Server, app: str, greeting: str) -> No
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_the_application_finds_the_surroundings_of_the_config(server: Server) -> None:
     """``env``, ``env_file``, ``chdir``, ``pythonpath`` and ``umask``, at its import and in a request."""
     for folder in ("site", "site/lib"):

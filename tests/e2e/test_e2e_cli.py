@@ -88,6 +88,7 @@ def test_later_sources_win_also_after_a_reload(server: Server) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_check_tells_origins_and_masks_secrets(tmp_path: Path) -> None:
     (tmp_path / "myapp.py").write_text(APP)
     (tmp_path / "key").write_text("from-a-file\n")
@@ -118,6 +119,7 @@ def test_check_tells_origins_and_masks_secrets(tmp_path: Path) -> None:
     assert command(tmp_path, "check", "-c", "again.yaml").returncode == 0
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("app", "told"),
     [

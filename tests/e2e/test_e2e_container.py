@@ -102,6 +102,7 @@ def test_privileges_are_dropped_before_any_application_code(public_server: Serve
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 @needs_root
 def test_a_group_alone_is_enough(public_server: Server) -> None:
     server = public_server
@@ -220,6 +221,7 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     made.close()
 
 
+@pytest.mark.measured
 def test_systemd_hears_of_ready_reload_and_stop(server: Server, systemd: Systemd) -> None:
     server.serve(CONFIG, env={"NOTIFY_SOCKET": str(systemd.path)})
     ready = systemd.receive()

@@ -108,6 +108,7 @@ def test_a_reload_shows_progress_and_tells_what_has_changed(server: Server, run:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_reload_that_fails_says_why_and_with_which_status(server: Server, run: Run) -> None:
     serve(server)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -130,6 +131,7 @@ def test_a_reload_that_fails_says_why_and_with_which_status(server: Server, run:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_who_waits_while_reloads_queue_and_a_stop_comes_in_the_middle(server: Server, run: Run) -> None:
     """One that begins at once, two that are for the next, of which one goes away; then a stop in the middle."""
     serve(server)
@@ -166,6 +168,7 @@ def test_who_waits_while_reloads_queue_and_a_stop_comes_in_the_middle(server: Se
     assert (status, err) == (5, "prefork: no server listens at ctl: is it running?\n")
 
 
+@pytest.mark.measured
 def test_a_stop_waits_until_the_process_is_gone(server: Server, run: Run) -> None:
     serve(server)
     client = threading.Thread(target=server.get, args=("/slow",))
@@ -190,6 +193,7 @@ def test_a_stop_waits_until_the_process_is_gone(server: Server, run: Run) -> Non
     assert not (server.folder / "ctl").exists()
 
 
+@pytest.mark.measured
 def test_scale_and_recycle(server: Server, run: Run) -> None:
     serve(server)
     assert run("scale", "3")[1] == "myapp: 3 workers, until the next reload\n"
@@ -227,6 +231,7 @@ def test_scale_and_recycle(server: Server, run: Run) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_stacks_and_status_of_what_runs(server: Server, run: Run) -> None:
     """Python code, C code that holds the interpreter lock, a worker that is stopped, one that is idle."""
     serve(server, CONFIG.replace("workers: 2", "workers: 4"))
@@ -280,6 +285,7 @@ def _get(server: Server, path: str) -> None:
         pass  # its worker was killed
 
 
+@pytest.mark.measured
 def test_diff_tells_what_a_reload_would_change(server: Server, run: Run) -> None:
     serve(server, CONFIG + "env: {TOKEN: a}\n")
     assert run("diff")[1] == "the config has not changed\npools replaced: myapp; code is read anew\n"

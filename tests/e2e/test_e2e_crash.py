@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import GATE, Crowd, Pending, hold, release, zombies_of
-from harness import UNMEASURED, Server, is_alive, wait_for, works
+from harness import Server, is_alive, wait_for, works
 
 from prefork.master.cgroup import oom_file
 
@@ -57,6 +57,7 @@ def test_a_killed_worker_loses_only_what_it_ran(server: Server) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_each_death_has_one_line_that_tells_all(server: Server) -> None:
     server.serve(
         CONFIG.replace("workers: 2", "workers: 1"),
@@ -146,7 +147,7 @@ def test_a_pool_that_crash_loops_is_not_noticed_by_another(server: Server) -> No
 
 
 def test_two_hundred_killed_workers_leave_nothing_in_the_master(server: Server) -> None:
-    server.serve(CONFIG.replace("workers: 2", "workers: 50"), prefix=UNMEASURED)
+    server.serve(CONFIG.replace("workers: 2", "workers: 50"))
     sizes: list[tuple[int, int]] = []
     everyone: set[int] = set()
     for _ in range(4):
@@ -214,6 +215,7 @@ def test_a_worker_that_dies_at_birth_stays_in_the_books(server: Server, when: st
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_as_such(server: Server) -> None:
     """The kernel's counter is played by a file, which only this server sees in its place."""
     counter = server.write("counter", "oom_kill 5\n")
@@ -241,6 +243,7 @@ def test_a_kill_by_the_kernel_for_lack_of_memory_is_told_as_such(server: Server)
 # Molds
 
 
+@pytest.mark.measured
 def test_a_killed_mold_is_loaded_again_from_disk_and_nobody_notices(server: Server) -> None:
     server.serve(CONFIG)
     workers = server.wait_for_workers(2)
@@ -286,6 +289,7 @@ def test_a_mold_that_cannot_load_again_is_tried_until_it_can(server: Server) -> 
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_mold_that_dies_again_while_it_loads_says_so_each_time(server: Server) -> None:
     server.serve(CONFIG)
     server.wait_for_workers(2)
@@ -439,7 +443,7 @@ WITH_THREADS = ["/fork", "/fork-exit", "/multiprocessing", "/exit"]
     ("path", "threads"), [*((path, 1) for path in ODD_PATHS), *((path, 2) for path in WITH_THREADS)]
 )
 def test_no_application_breaks_the_server(server: Server, path: str, threads: int) -> None:
-    server.serve(CONFIG + f"threads: {threads}\n", ODD, prefix=UNMEASURED)
+    server.serve(CONFIG + f"threads: {threads}\n", ODD)
     first = server.wait_for_workers(2)
     descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
     outcome = Pending(server, path).outcome()

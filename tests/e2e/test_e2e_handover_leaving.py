@@ -159,6 +159,7 @@ def by_term(server: Server, old: int) -> None:
     server.wait_for_log("ready after", mark)
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("leave", [by_reload, by_term])
 def test_whatever_a_client_is_in_the_middle_of(
@@ -336,6 +337,7 @@ def test_sharing_is_switched_off_by_a_reload(server: Server, connect: Opener) ->
     assert told(connect(("127.0.0.1", server.port)).get("/"))["pid"] not in (first, second["pid"])
 
 
+@pytest.mark.measured
 def test_connections_with_tls_are_told_to_end(server: Server, connect: Opener, pki: Pki) -> None:
     for file in pki.folder.iterdir():
         shutil.copy(file, server.folder)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import UNMEASURED, Server, wait_for
+from harness import Server, wait_for
 
 from bench.crowd import Crowd, steady
 
@@ -60,7 +60,7 @@ def test_clients_that_never_check_notice_nothing(
     server: Server, act: Callable[[Server], None], threads: int
 ) -> None:
     recycling = f"recycle: {{requests: {100 if LONG_S else 20}}}\n" if act is recycle else ""
-    server.serve(CONFIG.replace("THREADS", str(threads)) + recycling, prefix=UNMEASURED)
+    server.serve(CONFIG.replace("THREADS", str(threads)) + recycling)
     with Crowd(("127.0.0.1", server.port), steady(40, IDLE_S)) as crowd:
         wait_for(lambda: crowd.connections == 40, "all clients to be connected")
         until = time.monotonic() + LONG_S

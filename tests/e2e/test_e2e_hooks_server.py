@@ -11,7 +11,7 @@ import ssl
 from typing import Any
 
 import pytest
-from harness import PATIENCE_S, UNMEASURED, Server, is_alive, wait_for
+from harness import PATIENCE_S, Server, is_alive, wait_for
 from pki import Pki
 
 CONFIG = """
@@ -128,7 +128,7 @@ def test_hooks_about_the_server_run_in_helpers_one_after_the_other(server: Serve
 def test_a_helper_that_hangs_or_dies_harms_nothing_and_the_stop_keeps_its_budget(server: Server) -> None:
     hooks = "server_ready: myapp:die, worker_gone: myapp:broken, server_exit: [myapp:hang, myapp:note]"
     # Unmeasured: two helpers must have ended before the one that hangs takes the rest of the budget.
-    server.serve(CONFIG + f"timeouts: {{graceful: 3s}}\nhooks: {{{hooks}}}", APP, prefix=UNMEASURED)
+    server.serve(CONFIG + f"timeouts: {{graceful: 3s}}\nhooks: {{{hooks}}}", APP)
     server.wait_for_log("the hook server_ready: its helper process ended: killed by SIGSEGV")
     assert "in die" in server.log  # the stack that it left
     assert server.get()[0] == 201

@@ -34,6 +34,7 @@ def post(server: Server, size: int) -> tuple[int, bytes]:
     return content
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("preload", ["auto", "false"])
 def test_too_few_open_files_and_no_temp_directory(server: Server, preload: str) -> None:
     config = CONFIG.format(preload=preload, tmp_dir="/nonexistent")

@@ -141,6 +141,7 @@ def test_what_waits_in_a_kept_listener_is_served_by_new_workers(server: Server) 
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("kind", EXTRA)
 def test_what_waits_in_a_removed_listener_is_served(server: Server, kind: str) -> None:
     server.serve(CONFIG % (f"{MAIN}, {EXTRA[kind]}", 1), GATED)
@@ -281,6 +282,7 @@ def test_pools_come_change_and_go(server: Server) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_listener_moves_from_pool_to_pool(server: Server) -> None:
     server.serve(pools(web=MAIN), GATED)
     before = listener_inodes(server.pid)

@@ -87,6 +87,7 @@ def test_text_says_who_and_startup_says_what(server: Server) -> None:
     assert re.search(r"shop\.[01] gen 1 pid \d+: the application raised ValueError: GET /raise", server.log)
 
 
+@pytest.mark.measured
 def test_json_says_all_of_it_on_each_line(server: Server) -> None:
     server.serve(
         """
@@ -329,6 +330,7 @@ def test_the_master_opens_files_that_a_dropped_user_cannot(public_server: Server
 # Destinations that fail
 
 
+@pytest.mark.measured
 def test_closed_standard_streams_are_no_reason_to_fail(server: Server) -> None:
     with listening() as listener:
         server.configure(f"app: myapp:app\nlisten: fd:{listener.fileno()}\nworkers: 1", HELLO)
@@ -449,6 +451,7 @@ def test_a_fifo_is_written_again_when_its_reader_is_back(server: Server) -> None
     os.close(reader)
 
 
+@pytest.mark.measured
 def test_syslog_gets_the_events_of_master_and_workers_and_the_access_log(server: Server) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(server.folder / "syslog"))
@@ -475,6 +478,7 @@ def test_syslog_gets_the_events_of_master_and_workers_and_the_access_log(server:
         assert any("ready after" in message for message in messages)
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("more", ["", "log: {access: off}\n"])
 def test_statsd_gets_each_request(server: Server, more: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import UNMEASURED, Server, wait_for
+from harness import Server, wait_for
 
 CONFIG = """
 app: myapp:app
@@ -73,6 +73,7 @@ connection = socket.create_connection(("127.0.0.1", {port}))
 """
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("left", ["thread", "connection"])
 def test_auto_tells_once_what_the_import_left_and_lets_workers_import(
     server: Server, database: int, left: str
@@ -173,7 +174,7 @@ def app(environ, start_response): ...
 
 def test_master_and_mold_are_small(server: Server) -> None:
     server.configure("app: myapp:app\nlisten: 127.0.0.1:0\nworkers: 1")
-    server.start(prefix=UNMEASURED)
+    server.start()
     server.wait_for_log("serving on ")
     [mold] = server.molds()
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in (server.pid, mold)]

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from clients import GATE, Pending, hold, release
 from harness import Server, wait_for
 
@@ -18,6 +19,7 @@ def let_time_pass(seconds: float) -> None:
     wait_for(lambda: time.monotonic() > over, "time to pass")
 
 
+@pytest.mark.measured
 def test_who_waited_too_long_in_the_queue_or_the_relay_is_refused(server: Server) -> None:
     server.serve(CONFIG, GATE)
     kept, idle = server.connect(), server.connect()

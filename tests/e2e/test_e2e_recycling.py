@@ -52,6 +52,7 @@ def app(environ, start_response):
 """
 
 
+@pytest.mark.measured
 def test_a_worker_that_has_served_enough_is_replaced_and_nobody_notices(server: Server) -> None:
     serve(server, "recycle: {requests: 100, jitter: 50%}\n", app=PATIENT)
     first = server.wait_for_workers(4)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from harness import HELLO, UNMEASURED, Server, descriptors, wait_for
+from harness import HELLO, Server, descriptors, wait_for
 from load import Load, read_response
 
 CONFIG = """
@@ -62,7 +62,7 @@ def hup_under_load(server: Server, times: int) -> Load:
 
 
 def test_thirty_reloads_under_load_lose_nothing_and_leak_nothing(server: Server) -> None:
-    server.serve(CONFIG + "reload: {batch: 100%}\n", NUMBERED % "first", prefix=UNMEASURED)
+    server.serve(CONFIG + "reload: {batch: 100%}\n", NUMBERED % "first")
     server.reload()
     server.settle()
     before = descriptors(server.pid)

@@ -111,6 +111,7 @@ def test_ttin_and_ttou_hold_until_the_next_reload(server: Server) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_ttou_leaves_one_worker(server: Server) -> None:
     serve(server, CONFIG % 2)
     for times in (1, 2, 3):

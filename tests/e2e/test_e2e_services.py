@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ def say(client: Client, line: str) -> str:
     return client.file.readline().decode().rstrip("\n")
 
 
+@pytest.mark.measured
 def test_an_echo_service_over_tcp_and_unix(echo: Wire) -> None:
     refuse = echo.server.folder / "notes-refuse"
     for unix, kind in ((False, "127.0.0.1"), (True, "unix")):
@@ -80,7 +82,8 @@ def test_a_reload_leaves_connections_to_the_worker_that_has_them(echo: Wire) -> 
         echo.server.send_signal(signal.SIGHUP)
         echo.server.wait_for_log(r"services\.0 gen 2 pid \d+: ready", mark)
         with echo.connect() as new:
-            assert say(new, "new").endswith("127.0.0.1 new")
+            # The other old worker may have taken it just before it was told to drain.
+            assert re.search("127.0.0.1 (draining )?new$", say(new, "new"))
         assert say(old, "two").endswith(" two")
         if echo.threads > 1:
             # With threads the loop goes on, so that a service can know.
@@ -90,6 +93,7 @@ def test_a_reload_leaves_connections_to_the_worker_that_has_them(echo: Wire) -> 
     assert echo.server.stop() == 0
 
 
+@pytest.mark.measured
 def test_a_web_server_with_methods_of_its_own(tmp_path: Path) -> None:
     with wire(tmp_path, "workers: 1\nroot_path: /shop", app="services:Site") as site:
         with site.connect() as client:
@@ -103,6 +107,7 @@ def test_a_web_server_with_methods_of_its_own(tmp_path: Path) -> None:
         assert site.server.stop() == 0
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("name", ["Nothing"])
 def test_a_web_server_without_application_does_not_boot(server: Server, name: str) -> None:
     server.configure(f"app: services:{name}\npythonpath: [{APPS}]\nlisten: 127.0.0.1:0", app=None)

@@ -102,6 +102,7 @@ def test_two_pools_on_listeners_of_every_family(server: Server) -> None:
     assert not api.exists()
 
 
+@pytest.mark.measured
 def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_not(server: Server, tmp_path: Path) -> None:
     path = server.folder / "shop.sock"
     with socket.socket(socket.AF_UNIX) as stale:
@@ -177,6 +178,7 @@ def test_what_cannot_be_is_one_line(server: Server, address: str, told: str) -> 
     assert told in line
 
 
+@pytest.mark.measured
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None or FIRST_UNPRIVILEGED <= 80,
     reason="needs root, setpriv, and a system where port 80 is privileged",

@@ -7,6 +7,7 @@ import signal
 from threading import Event, Thread
 from typing import Any
 
+import pytest
 from harness import HELLO, Server, wait_for
 from watching import Watcher
 
@@ -170,6 +171,7 @@ def test_a_life_is_told_through_reloads_an_upgrade_and_the_stop(server: Server) 
     assert seen <= {("serving", True), ("draining", False)}
 
 
+@pytest.mark.measured
 def test_the_counters_of_a_pool_go_on_when_it_comes_back(server: Server) -> None:
     pools = "pools: {myapp: {app: 'myapp:app', listen: '127.0.0.1:0'}"
     common = "workers: 1\nlog: {access: off}\n"

@@ -73,6 +73,7 @@ def test_repeated_terms_change_nothing(server: Server) -> None:
     assert server.log.count("stopping gracefully") == 1
 
 
+@pytest.mark.measured
 def test_it_serves_on_for_the_shutdown_delay_unless_told_to_hurry(server: Server) -> None:
     server.serve(CONFIG + "timeouts: {shutdown_delay: 20s, graceful: 25s}\nhealth: {ready: /ready}\n")
     server.wait_for_workers(2)
@@ -194,6 +195,7 @@ def test_who_does_not_die_of_sigabrt_is_killed(server: Server) -> None:
 # Signals to the whole process group, and suspended processes
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_stop_of_the_whole_group_is_a_stop_of_the_master(server: Server, number: int) -> None:
     server.serve(CONFIG, GATE)
@@ -231,6 +233,7 @@ def test_a_hangup_of_the_whole_group_is_a_reload(server: Server) -> None:
     assert "not expected" not in server.log
 
 
+@pytest.mark.measured
 def test_other_signals_to_the_whole_group_harm_nobody(server: Server) -> None:
     server.serve(CONFIG)
     workers = server.wait_for_workers(2)

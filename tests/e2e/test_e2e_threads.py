@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from wire_client import Client, Load, Visitor, Wire, wire
 
+pytestmark = pytest.mark.measured
+
 GET = "GET /{}?{} HTTP/1.1\r\nHost: test\r\n\r\n"
 CONFIG = "workers: 1\nthreads: 4\nlog: {access: off}\n"
 

@@ -256,6 +256,7 @@ def test_plain_and_encrypted_side_by_side(server: Server, folder: Path, pki: Pki
         assert b"http." in exchange(plain, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
 
+@pytest.mark.measured
 def test_a_service_cannot_have_tls(server: Server, folder: Path) -> None:
     server.configure(
         CONFIG.replace("myapp:app", "myapp:Service"),

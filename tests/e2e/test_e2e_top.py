@@ -96,6 +96,7 @@ def busy(server: Server) -> Iterator[Server]:
     assert server.stop() == 0
 
 
+@pytest.mark.measured
 def test_top_shows_steers_and_survives_a_resize(busy: Server) -> None:
     terminal = Terminal(busy.folder, *TOP)
     try:
@@ -129,6 +130,7 @@ def test_top_shows_steers_and_survives_a_resize(busy: Server) -> None:
         terminal.close()
 
 
+@pytest.mark.measured
 def test_top_without_rich_is_plain_and_tells_when_the_server_is_silent(busy: Server) -> None:
     busy.write("sitecustomize.py", "import sys\nsys.modules['rich'] = None\n")
     terminal = Terminal(busy.folder, *TOP, env={"PYTHONPATH": str(busy.folder)})
@@ -146,6 +148,7 @@ def test_top_without_rich_is_plain_and_tells_when_the_server_is_silent(busy: Ser
         terminal.close()
 
 
+@pytest.mark.measured
 def test_who_is_no_terminal_gets_no_top_but_can_watch(busy: Server) -> None:
     control = ("--control", str(busy.folder / "control.sock"))
     command = (sys.executable, "-m", "prefork")
