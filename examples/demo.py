@@ -15,6 +15,7 @@ CONFIG = "config/example.yaml"
 
 HINTS = """
   The shop is open:  http://127.0.0.1:8000
+  How it does:       http://127.0.0.1:9180
 
   In another terminal, try:
     curl -i http://127.0.0.1:8000/api/products        a JSON answer, and its line in the log here

@@ -114,7 +114,14 @@ def test_the_demo_serves_and_says_what_to_try(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--set", f"listen={address}"]
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "demo.py"),
+        "--set",
+        f"listen={address}",
+        "--set",
+        "admin=null",
+    ]
     environ = os.environ | {"SHOP_DATA": str(tmp_path)}
     with subprocess.Popen(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

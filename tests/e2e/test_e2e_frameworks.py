@@ -26,6 +26,7 @@ def test_the_example_shop(server: Server) -> None:
     config = ROOT / "config/example.yaml"
     server.start(
         "-c", str(config), "--set", f"pythonpath=[{ROOT}/examples]", "--set", "listen=127.0.0.1:0",
+        "--set", "admin=null",
         env={"SHOP_DATA": str(server.folder / "data")},
     )  # fmt: skip
     server.wait_for_log("serving on ")
