@@ -5,6 +5,9 @@ Pure. Runs in a command.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 UNKNOWN = "-"
 
 
@@ -70,3 +73,8 @@ def share(part: float | None) -> str:
 def printable(text: str) -> str:
     """Return a text that a client may have chosen, without anything that could steer a terminal."""
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+
+
+def whose(death: Mapping[str, Any]) -> str:
+    """Return who has died: the slot of a worker, or the pool of a mold, which has none."""
+    return str(death["slot"] or f"{death['pool']} mold")

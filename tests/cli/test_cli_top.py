@@ -98,17 +98,18 @@ def test_the_screen_holds_in_80_columns_and_shows_what_matters() -> None:
         "slot": "shop.1", "pid": 9, "reason": "request-deadline", "detail": "GET /x after 60.0 s", "signal": "SIGKILL",
         "exit_status": None, "expected": False, "at": "2026-11-24T10:00:00.000Z",
     }  # fmt: skip
+    mold = {**death, "slot": None, "pool": "shop", "reason": "mold-died"}
     failed = {
         "result": "failed", "error": "app.yaml:3:1: workers: no\nmore", "generation": 3, "took_s": 0.1,
         "ended_at": "2026-11-24T10:00:00Z",
     }  # fmt: skip
     busy = worker("shop.0", 10, uss_bytes=9 << 20, **running("/a\x1b[2J", 7.0, slow=True))
-    lines = text(looks(status(busy, deaths=[death], last_reload=failed))).splitlines()
+    lines = text(looks(status(busy, deaths=[death, mold], last_reload=failed))).splitlines()
     shown = "\n".join(lines)
     assert all(len(line) <= 80 for line in lines)
     assert len(lines) <= 24
     for part in ("shop serving", "generation 2", "FAILED: app.yaml:3:1: workers: no", "3/2048", "9.0M", "7.0s",
-                 "GET /a\\x1b", "request-deadline, SIGKILL: GET /x after 60.0 s"):  # fmt: skip
+                 "GET /a\\x1b", "request-deadline, SIGKILL: GET /x after 60.0 s", "shop mold pid 9"):  # fmt: skip
         assert part in shown
     assert "\x1b" not in shown
 

@@ -95,7 +95,7 @@ function deaths(status, now) {
   if (!unexpected.length) return { label: "Deaths", level: "ok", icon: "ok", verdict: "None", note: "that were unexpected" };
   const [last] = unexpected;
   const age_s = now - Date.parse(last.at) / 1000;
-  const note = `${last.slot} ${ago(age_s)}: `;
+  const note = `${whose(last)} ${ago(age_s)}: `;
   const link = { href: "#deaths", text: last.reason };
   if (!recent.length) return { label: "Deaths", level: "ok", icon: "ok", verdict: "None this hour", note, link };
   return { label: "Deaths", level: age_s < FRESH_S ? "bad" : "warn", icon: "bad", verdict: `${count(recent.length)} this hour`, note, link };

@@ -26,7 +26,7 @@ class EventsView {
       setText(parts.facts, [moment(reload.ended_at), took].filter(Boolean).join(", "));
     });
     const death = (parts, item) => {
-      setText(parts.what, item.slot);
+      setText(parts.what, whose(item));
       setText(parts.which, item.reason);
       this.common(parts, item.expected ? "note" : "bad", item.at, item.stack);
       setText(parts.why, item.detail ?? ended(item) ?? "");
@@ -84,6 +84,11 @@ function lastLine(text) {
 
 function moment(iso) {
   return new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+}
+
+// A mold has no slot.
+function whose(death) {
+  return death.slot ?? `${death.pool} mold`;
 }
 
 function ended(death) {

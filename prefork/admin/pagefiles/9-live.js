@@ -152,7 +152,7 @@ class Announcer {
       this.changed("outage", ""),
       this.changed("service", `${status.name}: ${told[0].verdict}`),
       this.changed("reload", reload ? `Reload ${reload.result === "ok" ? `went through, generation ${reload.generation}` : `failed: ${lastLine(reload.error)}`}` : "", reload?.ended_at),
-      this.changed("death", death ? `${death.slot} died: ${death.reason}` : "", `${death?.at} ${death?.pid}`),
+      this.changed("death", death ? `${whose(death)} died: ${death.reason}` : "", `${death?.at} ${death?.pid}`),
       this.changed("slow", told[1].level === "ok" ? "No slow request any more" : "There are slow requests"),
     ];
     const news = changes.filter(Boolean);

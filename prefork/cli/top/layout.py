@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from prefork.cli.figures import UNKNOWN, count, duration, printable, rate, share, size
+from prefork.cli.figures import UNKNOWN, count, duration, printable, rate, share, size, whose
 from prefork.cli.top.history import History, Status
 from prefork.cli.top.view import Mode, Row, View
 
@@ -164,7 +164,7 @@ def _deaths(status: Status) -> list[Line]:
     for death in status["deaths"][:MOST_DEATHS]:
         how = death["signal"] or f"exit status {death['exit_status']}"
         detail = f": {printable(death['detail'])}" if death["detail"] else ""
-        text = f"{_clock(death['at'])} {death['slot']} pid {_known(death['pid'])} {death['reason']}, {how}{detail}"
+        text = f"{_clock(death['at'])} {whose(death)} pid {_known(death['pid'])} {death['reason']}, {how}{detail}"
         lines.append([(text, "dim" if death["expected"] else "bad")])
     return [[], [("LAST DEATHS", "head")], *lines] if lines else []
 
