@@ -164,10 +164,10 @@ class Slots:
                 continue
             beyond = worker.slot >= self.wanted
             # If an old generation's worker waited for one that is to stay, leavers in all slots would leave no room for
-            # any successor.
+            # any successor. Beyond the number an old one may be needed again, by a rollback; a new one takes up room.
             is_old = worker.generation != self.plan.generation
             replaced = self._slot_is_served(worker.slot) if is_old else self._slot_is_ready(worker.slot)
-            if replaced or (beyond and self._previous is None):
+            if replaced or (beyond and (self._previous is None or not is_old)):
                 actions += self._happens(
                     worker, Event.RETIRE, now, worker.reason or self._why_unwanted(worker)
                 )

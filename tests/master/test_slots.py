@@ -315,6 +315,20 @@ def test_a_leaver_that_dies_makes_room_for_no_more_than_its_successor(pool: Pool
     assert not {leaver.id, other.id} & pool.table.workers.keys()
 
 
+def test_a_reload_ends_though_the_pool_grew_and_shrank_meanwhile(pool: Pool) -> None:
+    pool.do(pool.table.begin(plan(2), pool.now))
+    pool.do(pool.table.mold_ready(2, pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.open_gate(pool.now))
+    pool.do(pool.table.scale(5, pool.now))
+    pool.make_ready(2)
+    pool.do(pool.table.scale(4, pool.now))
+    for _ in range(8):
+        pool.bury(State.DRAINING)
+        pool.make_ready(2)
+    assert AllReady(2) in pool.seen
+
+
 def test_scale(pool: Pool) -> None:
     pool.do(pool.table.scale(6, pool.now))
     pool.make_ready()
