@@ -3,7 +3,7 @@
 from prefork.config.address import Address, FdAddress, SystemdAddress, TcpAddress, UnixAddress
 from prefork.config.changes import Change, changes, in_force, needs_restart
 from prefork.config.listening import Admin, Listen, Tls
-from prefork.config.load import Loaded, load
+from prefork.config.load import Loaded, load, stated_control
 from prefork.config.merge import Override
 from prefork.config.metrics import Metrics
 from prefork.config.nodes import Place
@@ -38,4 +38,5 @@ __all__ = [
     "in_force",
     "load",
     "needs_restart",
+    "stated_control",
 ]

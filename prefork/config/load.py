@@ -66,6 +66,16 @@ def load(
     return Loaded(replace(config, secrets=secrets), report.origins, secrets)
 
 
+def stated_control(files: Sequence[str], environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return what ``control`` is in files that may have mistakes elsewhere; None if one cannot be read at all."""
+    report = Report()
+    trees = [_read_tree(file, report) for file in files]
+    if None in trees:
+        return None
+    merged = merge_all(tree for tree in trees if tree)
+    return assemble(Interpolation(environ, report).table(merged), tuple(files), environ, report).control
+
+
 def _read_tree(file: str, report: Report) -> Table | None:
     """Return a file's tree, or None after a mistake."""
     try:

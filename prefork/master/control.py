@@ -116,16 +116,17 @@ class Control:
         except UsageError as error:
             client.end(str(error), error.status)
             return
-        if request.command not in ("hello", "status"):
-            pid, uid, _ = client.peer
-            self._log.info(
-                "command",
-                f"{request.command}, asked for by uid {uid} (pid {pid})",
-                command=request.command,
-                uid=uid,
-            )
         try:
-            self._commands.run(request)
+            carry_out = self._commands.find(request.command)
+            if request.command not in ("hello", "status"):
+                pid, uid, _ = client.peer
+                self._log.info(
+                    "command",
+                    f"{request.command}, asked for by uid {uid} (pid {pid})",
+                    command=request.command,
+                    uid=uid,
+                )
+            carry_out(request)
         except PreforkError as error:
             request.end(str(error), error.status, error=str(error))
         except Exception:

@@ -60,46 +60,37 @@ class Commands:
         self._master = master
         self._succession = succession
         self._expect = expect
-        self._workers = WorkerCommands(master, expect)
-
-    def run(self, request: Request) -> None:
-        """Carry a request out. Raises ``PreforkError``, for the answer."""
-        match request.command:
-            case "hello":
-                request.end("prefork", **self._identity())
-            case "status":
-                request.end("the status", result=self._master.status())
-            case "reload":
-                self._reload(request)
-            case "upgrade":
-                self._upgrade(request)
-            case "upgraded":
-                self._upgraded(request)
-            case "stop":
-                self._stop(request)
-            case "diff":
-                self._diff(request)
-            case "scale":
-                self._workers.scale(request)
-            case "recycle":
-                self._workers.recycle(request)
-            case "stacks":
-                self._workers.stacks(request)
-            case "reopen-logs":
-                self._reopen_logs(request)
-            case _:
-                raise UsageError(
-                    f"prefork {__version__} has no command {request.command!r}; it may be one of a later version"
-                )
-
-    def _identity(self) -> dict[str, Any]:
-        """Return what tells this server from others."""
-        started = self._master.started_with
-        return {
-            "name": started.name,
-            "version": __version__,
-            "config": [os.path.abspath(file) for file in started.files],
+        workers = WorkerCommands(master, expect)
+        self._actions: dict[str, Callable[[Request], None]] = {
+            "hello": self._hello,
+            "status": self._status,
+            "reload": self._reload,
+            "upgrade": self._upgrade,
+            "upgraded": self._upgraded,
+            "stop": self._stop,
+            "diff": self._diff,
+            "scale": workers.scale,
+            "recycle": workers.recycle,
+            "stacks": workers.stacks,
+            "reopen-logs": self._reopen_logs,
         }
+
+    def find(self, name: str) -> Callable[[Request], None]:
+        """Return what carries a command out, which raises ``PreforkError`` for the answer. Raises ``UsageError``."""
+        if name not in self._actions:
+            raise UsageError(
+                f"prefork {__version__} has no command {name!r}; it may be one of a later version"
+            )
+        return self._actions[name]
+
+    def _hello(self, request: Request) -> None:
+        """Tell this server from others."""
+        started = self._master.started_with
+        config = [os.path.abspath(file) for file in started.files]
+        request.end("prefork", name=started.name, version=__version__, config=config)
+
+    def _status(self, request: Request) -> None:
+        request.end("the status", result=self._master.status())
 
     # The server
 

@@ -106,7 +106,7 @@ class ReloadWait(Wait):
     def _tell_of(self, pool: Pool, generation: int) -> None:
         if generation not in pool.generations:
             return
-        if pool.table.plan.generation != generation:
+        if not any(worker.generation == generation for worker in pool.table.workers.values()):
             self.request.progress("loading", f"{pool.name}: loading the application", pool=pool.name)
             return
         ready, wanted = pool.table.ready_count(generation), pool.table.wanted

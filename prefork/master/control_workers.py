@@ -170,23 +170,23 @@ class WorkerCommands:
             return next(iter(pools.values()))
         if name is None:
             raise UsageError(f"which pool? there are {', '.join(pools)}; for example {next(iter(pools))}=4")
-        if name not in pools:
-            raise UsageError(f"there is no pool {str(name)!r}; there is {', '.join(pools)}")
-        return pools[str(name)]
+        if not isinstance(name, str) or name not in pools:
+            raise UsageError(f"there is no pool {name!r}; there is {', '.join(pools)}")
+        return pools[name]
 
     def _slot(self, text: object) -> tuple[Pool, int]:
         """Return pool and number of ``shop.0``; of a single pool the number will do."""
         name, _, number = str(text).rpartition(".")
         if not (isinstance(text, str) and number.isascii() and number.isdigit() and len(number) < 6):
-            slots = ", ".join(self._some_slots())
-            raise UsageError(f"expected a slot such as {slots}, got {text!r}")
+            examples = ", ".join(self._some_slots())
+            raise UsageError(f"expected a slot such as {examples}, got {text!r}")
         pool = self._pool(name or None)
-        if int(number) not in {worker.slot for worker in pool.table.workers.values()}:
+        slot, slots = int(number), pool.table.wanted
+        if slot >= slots and slot not in {worker.slot for worker in pool.table.workers.values()}:
             raise UsageError(
-                f"there is no worker in {pool.name}.{int(number)}; slots go from {pool.name}.0 to "
-                f"{pool.name}.{pool.table.wanted - 1}"
+                f"there is no slot {pool.name}.{slot}; slots go from {pool.name}.0 to {pool.name}.{slots - 1}"
             )
-        return pool, int(number)
+        return pool, slot
 
     def _some_slots(self) -> Iterator[str]:
         for pool in self._master.serving_pools():

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,12 @@ class Master:
 
     def status(self) -> dict[str, Any]:
         return {"pad": "x" * self.size_bytes}
+
+    is_stopping = False
+
+    def serving_pools(self) -> list[SimpleNamespace]:
+        """One pool that boots."""
+        return [SimpleNamespace(name="shop", table=SimpleNamespace(wanted=2, workers={}))]
 
 
 class Socket:
@@ -127,14 +134,30 @@ def test_requests_one_after_the_other_on_one_connection(served: Socket) -> None:
         (b'{"command":"status"}\n', "expected a line of JSON"),
         (b'{"v":2,"command":"status"}\n', "speaks version 1 of the control protocol, not 2"),
         (b'{"v":1,"command":"dance"}\n', "has no command 'dance'"),
+        (b'{"v":1,"command":"scale","workers":2,"pool":[]}\n', "there is no pool []; there is shop"),
+        (b'{"v":1,"command":"scale","workers":2,"pool":{}}\n', "there is no pool {}; there is shop"),
+        (b'{"v":1,"command":"recycle","slot":[]}\n', "expected a slot such as shop.0, got []"),
+        (
+            b'{"v":1,"command":"recycle","slot":"shop.2"}\n',
+            "there is no slot shop.2; slots go from shop.0 to shop.1",
+        ),
     ],
 )
 def test_what_is_no_request_is_answered(served: Socket, line: bytes, told: str) -> None:
+    """And nobody can write what he likes to the log, or make it look like a mistake of ours."""
     with served.connect() as sock:
         sock.send(line)
         [answer] = served.read(sock)
         assert (answer["type"], answer["status"]) == ("end", 2)
         assert told in answer["message"]
+    assert "dance" not in Path("events.log").read_text()
+
+
+def test_a_slot_whose_worker_is_not_there_is_no_mistake_of_who_asks(served: Socket) -> None:
+    with served.connect() as sock:
+        sock.send(b'{"v":1,"command":"recycle","slot":"shop.1"}\n')
+        [answer] = served.read(sock)
+    assert (answer["status"], "shop.1 has no worker that serves" in answer["message"]) == (1, True), answer
 
 
 def test_a_client_that_says_nothing_is_dropped(served: Socket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def _arguments(command: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _scale(text: str) -> dict[str, Any]:
     pool, equals, number = text.rpartition("=")
-    if not (number.isascii() and number.isdigit() and len(number) < 6 and bool(pool) == bool(equals)):
+    if not (number.isascii() and number.isdigit() and len(number) < 16 and bool(pool) == bool(equals)):
         raise UsageError(f'scale: expected a number of workers, such as 4, or POOL=4, got "{text}"')
     return {"workers": int(number), **({"pool": pool} if pool else {})}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefork.cli.remote.connection import Connection, ConnectionEnded, NoServerError, TimedOutError
-from prefork.config import load
+from prefork.config import load, stated_control
 from prefork.control_protocol import PREFIX, from_shown, shown
 from prefork.errors import ConfigError, ExitStatus
 
@@ -100,17 +100,16 @@ def _meet(address: str, deadline: float) -> Found | None:
 def _of_config(files: Sequence[str], deadline: float) -> Connection:
     """Connect to the server of these files: by the path that is in them, or to the one that was started with them.
 
-    So a server is found that has another path by now, or whose config has a mistake.
+    So a server is found that has another path by now, or whose config has a mistake. Raises ``ConfigError`` if the
+    files cannot be read, so that nobody knows where it is.
     """
-    named, trouble = " -c ".join(files), ""
+    named, trouble, mistakes = " -c ".join(files), "", ""
+    control: str | None
     try:
         control = load(files).config.control
     except ConfigError as error:
-        control, trouble = (
-            "auto",
-            f"\nThe config may say where its control socket is, but has mistakes:\n{error}",
-        )
-    if control not in ("auto", "off"):
+        control, mistakes = stated_control(files), str(error)
+    if control not in ("auto", "off", None):
         try:
             return Connection.open(os.path.abspath(control), deadline)
         except NoServerError as error:
@@ -123,9 +122,10 @@ def _of_config(files: Sequence[str], deadline: float) -> Connection:
     if control == "off":
         raise NoServerError(f"-c {named} says control: off, so its server takes signals only")
     others = f"\nThere is:{_listed(found)}" if found else ""
-    raise NoServerError(
-        f"no server runs here that was started with -c {named}: is it running?{trouble}{others}"
-    )
+    missing = f"no server runs here that was started with -c {named}: is it running?{trouble}{others}"
+    if control is None:
+        raise ConfigError(f"{mistakes}\nprefork: the config may say where its control socket is; {missing}")
+    raise NoServerError(missing)
 
 
 def _only(found: Sequence[Found], none: str, deadline: float) -> Connection:
