@@ -19,7 +19,8 @@ def admin_pool(admin: Admin) -> Pool:
     """Return what the worker code reads of a pool.
 
     Nobody is believed what a proxy may say, nor is it taken away: it tells that a request is not a local one. All that
-    is answered fits into memory, so that clients which do not read keep no thread.
+    is answered fits into memory, so that clients which do not read keep no thread. Each client has little time to send
+    and to read: so those that do neither cannot fill the listener for as long as a health check would wait.
     """
     return Pool(
         name=NAME,
@@ -30,8 +31,8 @@ def admin_pool(admin: Admin) -> Pool:
         preload=False,
         user=admin.user,
         group=admin.group,
-        timeouts=Timeouts(boot=30.0, request=30.0, slow=0.0, graceful=5.0, body=10.0, send=10.0),
-        limits=Limits(body=64 * KIB, response_memory=16 * MIB, memory=128 * MIB, spool=0, connections=256),
+        timeouts=Timeouts(boot=30.0, request=30.0, slow=0.0, graceful=5.0, head=3.0, body=3.0, send=3.0),
+        limits=Limits(body=64 * KIB, response_memory=16 * MIB, memory=128 * MIB, spool=0, connections=512),
         proxy=Proxy(trust=(), untrusted="pass"),
         request_id=RequestId(trust=False),
         share_connections=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -25,6 +26,7 @@ from prefork.config import (
     units,
 )
 from prefork.config import yaml as prefork_yaml
+from prefork.config.admin_pool import admin_pool
 from prefork.config.effective import render
 from prefork.config.jsonschema import jsonschema
 from prefork.config.nodes import Items, Report, Scalar
@@ -271,6 +273,17 @@ def test_the_admin_process_has_the_servers_user_and_a_token_that_is_a_secret() -
     assert shared is not None
     assert shared.user == "all"
     assert config_of("app: a:b").admin is None
+
+
+def test_clients_of_the_admin_process_that_stall_are_gone_before_a_health_check_gives_up() -> None:
+    admin = config_of("app: a:b\nadmin: {}").admin
+    assert admin is not None
+    timeouts = admin_pool(admin).timeouts
+    health_check_s = min(
+        int(found)
+        for found in re.findall(r"timeoutSeconds: (\d+)", (ROOT / "docs/monitoring.md").read_text())
+    )
+    assert 0 < max(timeouts.head, timeouts.body, timeouts.send) < health_check_s
 
 
 def test_effective_config_names_origins_and_masks_secrets() -> None:
