@@ -20,7 +20,16 @@ RESERVED = "prefork_"
 """What our own names begin with."""
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+"""Names that begin with two underlines are Prometheus' own: it refuses a whole answer for a label ``__name__``."""
+_SUFFIXES = {
+    "counter": ("_total", "_created"),
+    "gauge": ("",),
+    "histogram": ("_bucket", "_count", "_sum"),
+    "summary": ("", "_count", "_sum"),
+}
+"""What the names of samples add to that of their family, by its type."""
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -80,15 +89,20 @@ def families(of_pools: Mapping[str, Values], skipped: dict[str, int]) -> list[Me
     The first type of a name counts. Values come with those of living processes first, so that is the newest program's.
     """
     found: dict[str, _Family] = {}
+    taken: set[str] = set()
+    """All names that belong to one of them, so that no sample can be of two."""
     for pool, values in of_pools.items():
         left_out = set()
         for type, key, process, value, timestamp in values:
-            entry = _parse(key)
-            if entry is None or entry.family.startswith(RESERVED):
+            entry = _parse(type, key)
+            if entry is None or entry.sample.startswith(RESERVED):
                 left_out.add(key if entry is None else entry.family)
                 continue
-            family = found.setdefault(entry.family, _Family(type, entry.meaning))
-            if family.type != type:
+            family = found.get(entry.family)
+            if family is None and taken.isdisjoint(names := _names(type, entry.family)):
+                taken |= names
+                family = found[entry.family] = _Family(type, entry.meaning)
+            if family is None or family.type != type:
                 left_out.add(entry.family)
                 continue
             labels = {**entry.labels}
@@ -155,8 +169,17 @@ class _Entry(NamedTuple):
     meaning: str
 
 
-def _parse(key: str) -> _Entry | None:
-    """Return what a key of a file says; None if it is none."""
+def _samples(type: str, family: str) -> tuple[str, ...]:
+    return tuple(family + suffix for suffix in _SUFFIXES[type.partition("_")[0]])
+
+
+def _names(type: str, family: str) -> set[str]:
+    """Return the names that belong to a family: its own, and those of its samples."""
+    return {family, *_samples(type, family)}
+
+
+def _parse(type: str, key: str) -> _Entry | None:
+    """Return what a key in a file of a type says; None if it is none."""
     try:
         family, sample, labels, meaning = json.loads(key)
     except (ValueError, TypeError, RecursionError):
@@ -166,7 +189,7 @@ def _parse(key: str) -> _Entry | None:
         and all(isinstance(t, str) for t in (family, sample, meaning, *labels.values()))
     ):
         return None
-    if not (_NAME.fullmatch(family) and sample.startswith(family) and _NAME.fullmatch(sample)):
+    if not (_NAME.fullmatch(family) and sample in _samples(type, family)):
         return None
     if not all(_LABEL.fullmatch(name) for name in labels):
         return None

@@ -162,6 +162,27 @@ def test_nothing_in_a_file_takes_the_page_away(tmp_path):
     assert skipped == {"web": 3 + 2 + 5 + 1}
 
 
+@pytest.mark.parametrize(
+    ("files", "shown"),
+    [
+        ([("counter", key("x", "x_total", __name__="y"))], {}),  # Prometheus refuses the whole answer
+        ([("gauge_sum", key("prefork", "prefork_ready"))], {}),
+        ([("counter", key("x", "x"))], {}),
+        ([("summary", key("x", "xylophone"))], {}),
+        ([("counter", key("x", "x_total")), ("gauge_sum", key("x_total", "x_total"))], {"x_total": 1}),
+        (
+            [("gauge_sum", key("h_count", "h_count")), ("histogram", key("h", "h_bucket", le="1.0"))],
+            {"h_count": 1},
+        ),
+    ],
+)
+def test_no_name_clashes_with_another(tmp_path, files, shown):
+    (tmp_path / "web").mkdir()
+    for type, entry in files:
+        write(tmp_path / "web" / f"{type}_{os.getpid()}.db", (entry, 1))
+    assert read(tmp_path) == (shown, {"web": 1})
+
+
 def test_pools_are_told_apart(tmp_path):
     for pool, type, amount in (("api", "counter", 1), ("web", "counter", 2), ("zoo", "gauge_sum", 4)):
         (tmp_path / pool).mkdir()
