@@ -43,6 +43,7 @@ _NAME = re.compile(
     r"(?P<type>counter|histogram|summary|gauge_(?P<mode>(?:live)?(?:all|min|max|sum|mostrecent)))"
     r"_(?P<process>[0-9]{1,9}|merged)\.db"
 )
+_LEFT_BY_MERGING = re.compile(r"\.(?P<type>[a-z_]+)\.(new|note)")
 _OF_THE_LIVING = re.compile(r"gauge_(live.*|all)")
 """Gauges that end with their process. One that is shown for each process (``all``) says nothing of a dead one, and
 would be there for ever."""
@@ -87,6 +88,8 @@ def collect_pool(folder: str) -> tuple[Values, int]:
     What dead processes left is merged first. If that cannot be, it is read where it is.
     """
     with _alone_in(folder) as is_alone:
+        if is_alone:
+            _finish_merging(folder)
         files = sorted(_files(folder))
         merged = [file for file in files if file.process == MERGED]
         living = [file for file in files if file.process != MERGED and pid_exists(int(file.process))]
@@ -98,7 +101,7 @@ def collect_pool(folder: str) -> tuple[Values, int]:
         if is_alone:
             for file in dead:
                 if file not in left:
-                    _remove(folder, file.name)
+                    _remove(os.path.join(folder, file.name))
             _merge(folder, past, left)
         total.add_all(past)
         return total, unreadable
@@ -161,55 +164,102 @@ def _read(folder: str, files: Iterable[File], into: Values) -> int:
 
 def _entries(path: str) -> list[tuple[str, float, float]]:
     """Return key, value and time of each value; none of a file that is just being made."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
-            raise ValueError(f"{path} is no file of metrics")
-        if about.st_size == 0:
+    with _opened(path) as (fd, size_bytes):
+        if size_bytes == 0:
             return []
         found = MmapedDict.read_all_values_from_file(f"/proc/self/fd/{fd}")
         entries = []
         for key, value, timestamp, _ in found:
             entries.append((key, value, timestamp))
-            if len(entries) > about.st_size // _LEAST_BYTES:  # a length that is negative leads it in circles
+            if len(entries) > size_bytes // _LEAST_BYTES:  # a length that is negative leads it in circles
                 raise ValueError(f"{path} has more values than it can hold")
         return entries
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
+    """Yield descriptor and size of a file that anybody may have made. Raises ``OSError`` and ``ValueError``."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > MOST_BYTES:
+            raise ValueError(f"{path} is no file of metrics")
+        yield fd, about.st_size
     finally:
         os.close(fd)
+
+
+class _Merging(NamedTuple):
+    """The paths of a merge of one type. Whenever it is killed, nothing gets lost, nor is it counted twice.
+
+    First ``new`` is written, then in ``note`` whose values are in it; renaming ``new`` is what makes them count there.
+    """
+
+    new: str
+    note: str
+    merged: str
+
+    @classmethod
+    def of(cls, folder: str, type: str) -> _Merging:
+        return cls(
+            *(os.path.join(folder, n) for n in (f".{type}.new", f".{type}.note", f"{type}_{MERGED}.db"))
+        )
 
 
 def _merge(folder: str, past: Values, files: Iterable[File]) -> None:
     """Write what dead processes left into the merged files, and remove their own."""
     for type in sorted({file.type for file in files}):
+        merging = _Merging.of(folder, type)
+        names = [file.name for file in files if file.type == type]
         try:
-            _write(folder, type, past)
+            with _made(merging.new) as fd:
+                written = MmapedDict(f"/proc/self/fd/{fd}")
+                for key, value, timestamp in past.of(type):
+                    written.write_value(key, value, timestamp)
+                written.close()
+            with _made(merging.note) as fd, open(fd, "w", closefd=False) as note:
+                note.write("\n".join(names))
+            os.rename(merging.new, merging.merged)
         except OSError:
-            continue  # no room, or no right; nothing is lost
-        for file in files:
-            if file.type == type:
-                _remove(folder, file.name)
+            pass  # no room, or no right; nothing is lost
+        _finish(folder, type)
 
 
-def _write(folder: str, type: str, values: Values) -> None:
-    making = os.path.join(folder, f".{type}_{MERGED}.{os.getpid()}")
-    fd = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+def _finish_merging(folder: str) -> None:
+    """Do what is left to do of merges that were killed."""
+    for name in _listed(folder):
+        if found := _LEFT_BY_MERGING.fullmatch(name):
+            _finish(folder, found["type"])
+
+
+def _finish(folder: str, type: str) -> None:
+    """Remove what is in the merged file now, or else what was made for it."""
+    merging = _Merging.of(folder, type)
+    if not os.path.lexists(merging.new):
+        try:
+            with _opened(merging.note) as (fd, size_bytes):
+                names = os.read(fd, size_bytes).decode().splitlines()
+        except (OSError, ValueError):
+            names = []
+        for name in filter(_NAME.fullmatch, names):
+            _remove(os.path.join(folder, name))
+    _remove(merging.note)
+    _remove(merging.new)
+
+
+@contextmanager
+def _made(path: str) -> Iterator[int]:
+    """Yield the descriptor of a new file. Raises ``OSError``."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        written = MmapedDict(f"/proc/self/fd/{fd}")
-        for key, value, timestamp in values.of(type):
-            written.write_value(key, value, timestamp)
-        written.close()
         os.fchmod(fd, 0o644)  # the application may read them all itself, whatever the umask here
-        os.rename(making, os.path.join(folder, f"{type}_{MERGED}.db"))
-    except BaseException:
-        _remove(folder, os.path.basename(making))
-        raise
+        yield fd
     finally:
         os.close(fd)
 
 
-def _remove(folder: str, name: str) -> None:
+def _remove(path: str) -> None:
     try:
-        os.unlink(os.path.join(folder, name))
+        os.unlink(path)
     except OSError:
         pass

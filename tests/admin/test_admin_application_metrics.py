@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -130,6 +131,36 @@ def write(path: Path, *entries: tuple[str, float]) -> None:
 
 def key(family: str, sample: str, help: str = "H.", **labels: str) -> str:
     return mmap_key(family, sample, list(labels), list(labels.values()), help)
+
+
+class Killed(BaseException):
+    """Ends the admin process where it is."""
+
+
+@pytest.mark.parametrize("at", ["fchmod", "open", "rename", "unlink"])
+@pytest.mark.parametrize("survived", range(5))
+def test_who_is_killed_while_it_merges_loses_nothing_and_counts_nothing_twice(
+    tmp_path, monkeypatch, at, survived
+):
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for pid in (999999998, 999999999):  # nobody's
+        write(folder / f"counter_{pid}.db", (key("x", "x_total"), 1))
+    calls = iter(range(99))
+    real = getattr(os, at)
+
+    def dying(path, *args, **kwargs):
+        if ("." in str(path) or at == "fchmod") and next(calls) >= survived:
+            raise Killed
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, at, dying)
+    for _ in range(4):
+        with contextlib.suppress(Killed):
+            read(tmp_path)
+    monkeypatch.undo()
+    assert read(tmp_path) == ({"x_total": 2}, {"web": 0})
+    assert names(folder) == {"counter_merged.db"}
 
 
 def test_nothing_in_a_file_takes_the_page_away(tmp_path):
