@@ -275,7 +275,7 @@ class Gateway:
         head = response.request.head
         self.log.error(
             "request-failed",
-            f"{what} {type(error).__name__}: {head.method} {head.target}",
+            f"{what} {type(error).__name__}: {head.method} {head.target}, id {response.request_id}",
             method=head.method,
             target=head.target,
             request_id=response.request_id,

@@ -227,5 +227,9 @@ class Response:
     def _warn(self, event: str, message: str) -> None:
         head = self.request.head
         self._gateway.log.warning(
-            event, message, method=head.method, target=head.target, request_id=self.request_id
+            event,
+            f"{message}: {head.method} {head.target}, id {self.request_id}",
+            method=head.method,
+            target=head.target,
+            request_id=self.request_id,
         )

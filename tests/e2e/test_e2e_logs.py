@@ -84,7 +84,10 @@ def test_text_says_who_and_startup_says_what(server: Server) -> None:
     assert re.search(
         rf"shop gen 1: myapp:app on {address}; workers: auto = 2 \(WEB_CONCURRENCY\)", server.log
     )
-    assert re.search(r"shop\.[01] gen 1 pid \d+: the application raised ValueError: GET /raise", server.log)
+    assert re.search(
+        r"shop\.[01] gen 1 pid \d+: the application raised ValueError: GET /raise, id [0-9a-f-]+\n",
+        server.log,
+    )
 
 
 @pytest.mark.measured
