@@ -47,10 +47,10 @@ def _head(status: Status, now: float) -> Iterator[str]:
             yield f"{when}, took {duration(reload['took_s'])}"
     upgrade = status.get("last_upgrade")
     if upgrade:
-        yield (
-            f"last upgrade: {upgrade['result']}, from {upgrade['predecessor']} to {upgrade['version']}, "
-            f"{_ago(upgrade['ended_at'], now)}"
-        )
+        versions = (
+            f", from {upgrade['predecessor']} to {upgrade['version']}" if upgrade["version"] else ""
+        )  # of one that was refused they are not known
+        yield f"last upgrade: {upgrade['result']}{versions}, {_ago(upgrade['ended_at'], now)}"
         if upgrade["error"]:
             yield f"  {str(upgrade['error']).splitlines()[0]}"
 
