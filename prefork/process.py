@@ -25,7 +25,7 @@ _CPUCLOCK_SCHED = 2
 
 def set_title(title: str) -> None:
     """Set what ``ps`` shows of this process."""
-    setproctitle(title)
+    setproctitle(title.encode(errors="replace").decode())  # names of files may be no text
 
 
 def become_subreaper() -> None:

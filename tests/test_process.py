@@ -119,6 +119,18 @@ def test_signals_reach_a_process_by_pidfd_and_without() -> None:
         process.close()
 
 
+def test_the_title_takes_names_that_are_no_text() -> None:
+    """Such as that of a config file, which the master shows."""
+    code = """
+        from pathlib import Path
+        from prefork.process import set_title
+
+        set_title("prefork: master shop (b\\udcff.yaml)")
+        print(Path("/proc/self/cmdline").read_text().rstrip(chr(0)))
+    """
+    assert run(code) == "prefork: master shop (b?.yaml)"
+
+
 def test_signal_names() -> None:
     assert signal_name(9) == "SIGKILL"
     assert signal_name(signal.SIGRTMIN + 3) == "SIGRTMIN+3"
