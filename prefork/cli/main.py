@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from prefork.cli import arguments, check, run
+from prefork.cli import arguments
 from prefork.cli.arguments import Invocation
 from prefork.config.jsonschema import jsonschema
 from prefork.errors import ConfigError, ExitStatus, PreforkError
@@ -64,8 +64,9 @@ def _fill_standard_descriptors() -> None:
 
 
 def _dispatch(invocation: Invocation) -> int:
+    """Run a command. Each imports what it needs: a server never asks itself, and who asks one need not be one."""
     if invocation.asked is not None:
-        from prefork.cli.remote import commands  # not in a server, which never asks itself
+        from prefork.cli.remote import commands
 
         return commands.run(invocation.asked)
     match invocation.command:
@@ -73,6 +74,10 @@ def _dispatch(invocation: Invocation) -> int:
             print(json.dumps(jsonschema(), indent=2))
             return ExitStatus.OK
         case "check":
+            from prefork.cli import check
+
             return check.check(invocation)
         case _:
+            from prefork.cli import run
+
             return run.run(invocation)

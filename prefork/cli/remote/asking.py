@@ -23,6 +23,8 @@ COMMANDS = {
     "stacks": "[SLOT]: show what each worker is doing, line by line",
     "reopen-logs": "open the log files again",
 }
+LOOKING = frozenset({"status", "top", "diff", "stacks"})
+"""Those that change nothing."""
 WAITING = frozenset({"reload", "stop", "upgrade", "scale", "recycle"})
 QUICK_S, WAITING_S = 10.0, 300.0
 """How long an answer may take, if --timeout does not say."""

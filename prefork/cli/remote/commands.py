@@ -8,7 +8,7 @@ import time
 
 from prefork import __version__
 from prefork.cli.figures import printable
-from prefork.cli.remote.asking import Asked
+from prefork.cli.remote.asking import LOOKING, Asked
 from prefork.cli.remote.connection import Answer
 from prefork.cli.remote.server import RemoteServer
 from prefork.cli.remote.status_text import status_text
@@ -24,7 +24,7 @@ _CLEAR = "\x1b[H\x1b[2J"
 def run(asked: Asked) -> int:
     """Return the exit status; what went wrong before there was an answer is raised as ``PreforkError``."""
     if asked.command == "top":
-        return top(RemoteServer.find(asked.files, asked.control, time.monotonic() + asked.timeout_s))
+        return top(_find(asked, time.monotonic() + asked.timeout_s))
     if asked.watches:
         return _watch(asked)
     return _run_once(asked)
@@ -32,7 +32,7 @@ def run(asked: Asked) -> int:
 
 def _watch(asked: Asked) -> int:
     """Show the status each second, with --json one line of it, until Ctrl-C or an error."""
-    server = RemoteServer.find(asked.files, asked.control, time.monotonic() + asked.timeout_s)
+    server = _find(asked, time.monotonic() + asked.timeout_s)
     clear = _CLEAR if sys.stdout.isatty() else ""
     try:
         while True:
@@ -62,10 +62,15 @@ def _run_once(asked: Asked) -> int:
     return status
 
 
+def _find(asked: Asked, deadline: float) -> RemoteServer:
+    changes = asked.command not in LOOKING
+    return RemoteServer.find(asked.files, asked.control, deadline, changes=changes)
+
+
 def _ask(asked: Asked) -> Answer:
     deadline = time.monotonic() + asked.timeout_s
     on_progress = _silent if asked.json else _show_progress
-    server = RemoteServer.find(asked.files, asked.control, deadline)
+    server = _find(asked, deadline)
     if asked.command == "upgrade":
         return server.upgrade(deadline, on_progress, wait=asked.waits)
     if asked.command == "stop" and asked.waits:

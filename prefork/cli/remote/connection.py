@@ -25,6 +25,10 @@ class NoServerError(PreforkError):
     status = ExitStatus.NO_SERVER
 
 
+class NotPermittedError(NoServerError):
+    """The file of its socket may not be opened by who asks."""
+
+
 class TimedOutError(PreforkError):
     """The server did not answer in time; what it was asked to do may go on."""
 
@@ -145,7 +149,7 @@ def _explained(error: OSError, address: str) -> NoServerError:
         case errno.ENOENT | errno.ECONNREFUSED | errno.ENOTDIR:
             return NoServerError(f"no server listens at {where}: is it running?")
         case errno.EACCES | errno.EPERM:
-            return NoServerError(f"not permitted to speak to the server at {where}: {_who_may(address)}")
+            return NotPermittedError(f"not permitted to speak to the server at {where}: {_who_may(address)}")
     return NoServerError(f"cannot connect to {where}: {error.strerror}")
 
 

@@ -13,7 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefork.cli.remote.connection import Connection, ConnectionEnded, NoServerError, TimedOutError
+from prefork.cli.remote.connection import (
+    Connection,
+    ConnectionEnded,
+    NoServerError,
+    NotPermittedError,
+    TimedOutError,
+)
 from prefork.config import load, stated_control
 from prefork.control_protocol import PREFIX, from_shown, shown
 from prefork.errors import ConfigError, ExitStatus
@@ -32,6 +38,8 @@ class Found:
     name: str = ""
     config: tuple[str, ...] = ()
     problem: str = ""
+    is_silent: bool = False
+    """It should answer, and does not."""
 
     def __str__(self) -> str:
         source = ", ".join(self.config) or "command line"
@@ -39,13 +47,19 @@ class Found:
         return f"--control {shown(self.address)}  {who}"
 
 
-def find(files: Sequence[str], control: str | None, deadline: float) -> Connection:
-    """Connect to the server that is meant. Raises ``NoServerError``, which says what there is instead."""
+def find(files: Sequence[str], control: str | None, deadline: float, *, changes: bool) -> Connection:
+    """Connect to the server that is meant. Raises ``NoServerError``, which says what there is instead.
+
+    ``changes``: it is to be changed; so the only one that answers is not taken where another one does not.
+    """
     if control is not None:
         return Connection.open(from_shown(control), deadline)
     if files:
         return _of_config(files, deadline)
-    return _only(list(servers(deadline)), "no server runs here that could be found", deadline)
+    found = list(servers(deadline))
+    if changes and len(found) > 1 and any(each.is_silent for each in found):
+        raise NoServerError(f"not all servers here answer; say which, by -c FILE or one of:{_listed(found)}")
+    return _only(found, "no server runs here that could be found", deadline)
 
 
 def servers(deadline: float) -> Iterator[Found]:
@@ -80,17 +94,20 @@ def _meet(address: str, deadline: float) -> Found | None:
     """Ask who listens there; None if nobody does."""
     try:
         connection = Connection.open(address, deadline)
-    except NoServerError as error:
-        return Found(address, 0, problem=str(error)) if "not permitted" in str(error) else None
-    except TimedOutError as error:
+    except NotPermittedError as error:
         return Found(address, 0, problem=str(error))
+    except NoServerError:
+        return None
+    except TimedOutError as error:
+        return Found(address, 0, problem=str(error), is_silent=True)
     with connection:
         try:
             answer = connection.ask("hello", deadline)
         except (ConnectionEnded, NoServerError):
             return None
         except TimedOutError:
-            return Found(address, connection.pid, problem=f"pid {connection.pid} does not answer")
+            problem = f"pid {connection.pid} does not answer"
+            return Found(address, connection.pid, problem=problem, is_silent=True)
         if answer["status"] != ExitStatus.OK:
             return Found(address, connection.pid, problem=str(answer["message"]))
         config = tuple(map(str, answer.get("config", ())))

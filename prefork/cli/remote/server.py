@@ -38,9 +38,11 @@ class RemoteServer:
         self.address = address
 
     @classmethod
-    def find(cls, files: tuple[str, ...], control: str | None, deadline: float) -> RemoteServer:
-        """Find the server that is meant. Raises ``NoServerError``."""
-        with find(files, control, deadline) as connection:
+    def find(
+        cls, files: tuple[str, ...], control: str | None, deadline: float, *, changes: bool
+    ) -> RemoteServer:
+        """Find the server that is meant, in order to change it or not. Raises ``NoServerError``."""
+        with find(files, control, deadline, changes=changes) as connection:
             return cls(connection.address)
 
     def ask(

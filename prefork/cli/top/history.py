@@ -68,7 +68,8 @@ class History:
         oldest = self._looks[0][1]["pools"].get(pool)
         latency = now["latency"]
         counts: Sequence[int] = latency["application"]
-        if oldest is not None and oldest is not now:
+        # An upgrade may bring other bounds.
+        if oldest is not None and oldest is not now and oldest["latency"]["bounds_s"] == latency["bounds_s"]:
             counts = [new - old for new, old in zip(counts, oldest["latency"]["application"], strict=True)]
         p50, p95, p99 = (percentile(latency["bounds_s"], counts, share) for share in (0.5, 0.95, 0.99))
         before = self._before().get(pool)
