@@ -233,12 +233,12 @@ def test_a_half_received_request_that_changes_its_worker_is_counted_once(server:
     with plain_to(server.port) as sock:
         sock.sendall(request[:-5])
         found = expect(server, received_bytes=len(request) - 5)
-        began = time.monotonic()
+        began = time.monotonic()  # received is counted before it is looked at
+        wait_for(lambda: time.monotonic() - began > 0.2, "time that belongs to the exchange")
         [old] = [worker["pid"] for worker in found["workers"] if worker["connections"]]
         os.kill(old, signal.SIGTERM)
         expect(server, handed_over=1, adopted=1)
         wait_for(lambda: old not in server.workers(), "the end of the worker")
-        waited_s = time.monotonic() - began
         sock.sendall(request[-5:])
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
         found = expect(
@@ -247,7 +247,7 @@ def test_a_half_received_request_that_changes_its_worker_is_counted_once(server:
             received_bytes=len(request), sent_bytes=10,
             connections={"idle": 1, "reading": 0, "running": 0, "writing": 0},
         )  # fmt: skip
-    assert found["exchange_sum_s"] >= waited_s > found["application_sum_s"]
+    assert found["exchange_sum_s"] > 0.19 > found["application_sum_s"]
     assert server.stop() == 0
 
 

@@ -164,7 +164,9 @@ def test_failures_before_the_head_are_answered_500(site: Wire) -> None:
         for what in ("error", "exit", "interrupt", "generator-exit"):
             answer = client.get(f"/fail?what={what}")
             assert (answer.status, answer.body) == (500, b"500 Internal Server Error\n")
-            found = site.server.wait_for_log(rf"wire\.0 gen 1 pid \d+: .*GET /fail\?what={what}\n", mark)
+            found = site.server.wait_for_log(
+                rf"wire\.0 gen 1 pid \d+: .*GET /fail\?what={what}, id [0-9a-f-]+\n", mark
+            )
             assert "pid" in found[0]
         assert client.get("/echo?kept").status == 200
     log = site.server.log[mark:]
