@@ -55,7 +55,7 @@ test: check apt
 # What the end-to-end tests run besides Python: command=package.
 .PHONY: apt
 apt:
-	@.ci/apt systemd-socket-activate=systemd unshare=util-linux ip=iproute2 haproxy=haproxy nginx=nginx-light openssl=openssl curl=curl prometheus=prometheus promtool=prometheus chromium=chromium
+	@.ci/apt systemd-socket-activate=systemd unshare=util-linux ip=iproute2 haproxy=haproxy nginx=nginx-light openssl=openssl curl=curl tmux=tmux prometheus=prometheus promtool=prometheus chromium=chromium
 
 .PHONY: docs
 docs: $(VENV)/.dev
