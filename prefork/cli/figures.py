@@ -78,3 +78,8 @@ def printable(text: str) -> str:
 def whose(death: Mapping[str, Any]) -> str:
     """Return who has died: the slot of a worker, or the pool of a mold, which has none."""
     return str(death["slot"] or f"{death['pool']} mold")
+
+
+def how(death: Mapping[str, Any]) -> str:
+    """Return what ended it: the name of a signal, or its exit status."""
+    return str(death["signal"] or f"exit status {death['exit_status']}")

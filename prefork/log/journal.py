@@ -10,13 +10,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from prefork.errors import ConfigError
+from prefork.log.daemons import SEVERITIES
 from prefork.log.datagrams import Datagrams
 from prefork.log.format import Event, as_text, body
 
 SOCKET = "/run/systemd/journal/socket"
 
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""See syslog(3)."""
 _UNFIT = re.compile("[^A-Z0-9_]")
 
 
@@ -40,7 +39,7 @@ def encode(event: Event, fields: Mapping[str, object]) -> bytes:
     ours = {"event": event.name, **fields, **event.fields}
     record = {
         "MESSAGE": "\n".join(body(event)),
-        "PRIORITY": str(_PRIORITIES[event.level]),
+        "PRIORITY": str(SEVERITIES[event.level]),
         "SYSLOG_IDENTIFIER": "prefork",
     }
     for name, value in ours.items():

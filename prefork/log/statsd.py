@@ -9,20 +9,18 @@ Used by the master and by workers.
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Mapping
 from typing import Protocol
 
 from prefork.errors import ConfigError
 from prefork.log.access_format import AccessEntry
+from prefork.log.daemons import find_host
 from prefork.log.turn import call_after_fork
 
 PORT = 8125
 MOST_BYTES = 1432
 """Of one datagram: what passes through an Ethernet in one piece."""
-
-_REMOTE = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 
 
 class StatsdSettings(Protocol):
@@ -102,13 +100,10 @@ class Statsd:
 def _resolve(address: str) -> tuple[int, tuple[object, ...] | str]:
     if address.startswith("unix:"):
         return socket.AF_UNIX, address.removeprefix("unix:")
-    match = _REMOTE.fullmatch(address)
     try:
-        if match is None:
+        found = find_host(address, PORT)
+        if found is None:
             raise OSError("expected host:port, [v6]:port or unix:PATH")
-        family, _, _, _, found = socket.getaddrinfo(
-            match[1] or match[2], int(match[3] or PORT), type=socket.SOCK_DGRAM
-        )[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"statsd.address: {address}: {error}") from error
-    return family, found
+    return found

@@ -7,12 +7,12 @@ event of several lines becomes several messages, for many daemons cut or escape 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Sequence
 from time import localtime, strftime
 
 from prefork.errors import ConfigError
+from prefork.log.daemons import SEVERITIES, find_host
 from prefork.log.datagrams import Datagrams
 from prefork.log.format import Event, body, timestamp
 
@@ -20,10 +20,8 @@ _FACILITY = 3 << 3
 """daemon"""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """In English, whatever the locale of the application is."""
-_SEVERITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _MOST_BYTES = 8192
 """Of one message; daemons take less or more, and cut what they do not take."""
-_REMOTE = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
 
 
 def open_syslog(where: str, key: str) -> Datagrams:
@@ -38,15 +36,13 @@ def open_syslog(where: str, key: str) -> Datagrams:
             except OSError as error:
                 raise ConfigError(f"{key}: cannot reach syslog at {where}: {error.strerror}") from error
         return Datagrams(socket.AF_UNIX, where, local)
-    match = _REMOTE.fullmatch(where)
-    if match is None:
-        raise ConfigError(f"{key}: syslog:{where}: expected a path, host, host:port or [v6]:port")
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            match[1] or match[2], int(match[3] or 514), type=socket.SOCK_DGRAM
-        )[0]
+        found = find_host(where, 514)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{key}: syslog:{where}: cannot find this host: {error}") from error
+    if found is None:
+        raise ConfigError(f"{key}: syslog:{where}: expected a path, host, host:port or [v6]:port")
+    family, address = found
     host = socket.gethostname() or "-"
 
     def remote(event: Event, line: Callable[[Event], str]) -> Sequence[bytes]:
@@ -71,7 +67,7 @@ def _messages(head: str, event: Event, line: Callable[[Event], str]) -> list[byt
 
 
 def _priority(event: Event) -> int:
-    return _FACILITY | _SEVERITIES[event.level]
+    return _FACILITY | SEVERITIES[event.level]
 
 
 def _pid(event: Event) -> object:

@@ -14,11 +14,10 @@ from prefork.cli.remote.server import RemoteServer
 from prefork.cli.remote.status_text import status_text
 from prefork.cli.remote.texts import changes_text, diff_text, stacks_text
 from prefork.cli.top.live import top
+from prefork.cli.top.screen import CLEAR
 from prefork.errors import ExitStatus, PreforkError
 
 WATCH_S = 1.0
-
-_CLEAR = "\x1b[H\x1b[2J"
 
 
 def run(asked: Asked) -> int:
@@ -33,7 +32,7 @@ def run(asked: Asked) -> int:
 def _watch(asked: Asked) -> int:
     """Show the status each second, with --json one line of it, until Ctrl-C or an error."""
     server = _find(asked, time.monotonic() + asked.timeout_s)
-    clear = _CLEAR if sys.stdout.isatty() else ""
+    clear = CLEAR if sys.stdout.isatty() else ""
     try:
         while True:
             status = server.status()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from prefork.cli.figures import UNKNOWN, count, duration, printable, size, whose
+from prefork.cli.figures import UNKNOWN, count, duration, how, printable, size, whose
 
 MOST_DEATHS = 5
 
@@ -93,9 +93,8 @@ def _position(worker: Status) -> tuple[int, int]:
 
 
 def _death(death: Status, now: float) -> str:
-    how = death["signal"] or f"exit status {death['exit_status']}"
     why = f"{death['reason']}, {death['detail']}" if death["detail"] else death["reason"]
-    return f"  {whose(death)} pid {_text(death['pid'])} {_ago(death['at'], now)}: {why} ({how})"
+    return f"  {whose(death)} pid {_text(death['pid'])} {_ago(death['at'], now)}: {why} ({how(death)})"
 
 
 def _ago(at: str | None, now: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from prefork.cli.figures import UNKNOWN, count, duration, printable, rate, share, size, whose
+from prefork.cli.figures import UNKNOWN, count, duration, how, printable, rate, share, size, whose
 from prefork.cli.top.history import History, Status
 from prefork.cli.top.view import Mode, Row, View
 
@@ -162,9 +162,9 @@ def _worker(row: Row, history: History, wide: bool, *, is_selected: bool) -> Lin
 def _deaths(status: Status) -> list[Line]:
     lines: list[Line] = []
     for death in status["deaths"][:MOST_DEATHS]:
-        how = death["signal"] or f"exit status {death['exit_status']}"
         detail = f": {printable(death['detail'])}" if death["detail"] else ""
-        text = f"{_clock(death['at'])} {whose(death)} pid {_known(death['pid'])} {death['reason']}, {how}{detail}"
+        who = f"{whose(death)} pid {_known(death['pid'])}"
+        text = f"{_clock(death['at'])} {who} {death['reason']}, {how(death)}{detail}"
         lines.append([(text, "dim" if death["expected"] else "bad")])
     return [[], [("LAST DEATHS", "head")], *lines] if lines else []
 

@@ -13,7 +13,7 @@ from typing import Protocol, TextIO
 
 from prefork.cli.top.layout import Line, plain
 
-_CLEAR = "\x1b[H\x1b[2J"
+CLEAR = "\x1b[H\x1b[2J"
 
 RICH_STYLES = {
     "": "",
@@ -57,7 +57,7 @@ class PlainScreen:
         return os.get_terminal_size(self._stream.fileno())
 
     def show(self, lines: Sequence[Line]) -> None:
-        self._stream.write(_CLEAR + plain(lines, self.size[0]))
+        self._stream.write(CLEAR + plain(lines, self.size[0]))
         self._stream.flush()
 
 
